@@ -1,0 +1,203 @@
+// One accepted HTTP request and its exactly one answer, over real sockets on one side and frames on the other. Must not know plugins' states or who else is in flight.
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { TLSSocket } from 'node:tls';
+import { BulkheadError } from '../../protocol/errors.js';
+import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
+import type { ChunkFrame, EndFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
+import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
+import { answerError } from './answers.js';
+
+export type SendFrame = (frame: KernelToHostFrame, transfer?: readonly ArrayBuffer[]) => void;
+
+/** Where a request goes: what the gateway found out about its path. */
+export interface Target {
+  readonly plugin: string;
+  readonly mount: string;
+  /** Path and query below the mount. */
+  readonly url: string;
+  readonly bodyLimitBytes: number;
+}
+
+export class Exchange {
+  readonly requestId: string;
+  readonly target: Target;
+  readonly #req: IncomingMessage;
+  readonly #res: ServerResponse;
+  readonly #upload = new SendWindow();
+  readonly #download = new ReceiveWindow();
+  #body: Uint8Array | null = null;
+  #streams = false;
+  #over = false;
+  #id = 0;
+  #send: SendFrame | null = null;
+
+  /** Called once, when the answer is complete, refused, or nobody is left to read it. */
+  onOver: ((exchange: Exchange) => void) | null = null;
+
+  constructor(req: IncomingMessage, res: ServerResponse, requestId: string, target: Target) {
+    this.#req = req;
+    this.#res = res;
+    this.requestId = requestId;
+    this.target = target;
+    res.once('close', () => {
+      if (!this.#over) this.#finish('the client went away');
+    });
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** The number under which a host has it, or 0 while it waits. */
+  get id(): number {
+    return this.#id;
+  }
+
+  get answering(): boolean {
+    return this.#res.headersSent;
+  }
+
+  get method(): string {
+    return this.#req.method ?? 'GET';
+  }
+
+  get originalUrl(): string {
+    return this.#req.url ?? '/';
+  }
+
+  /** Reads a small body whole, so that it can travel with the request; leaves a large one for the stream. */
+  async prepare(): Promise<void> {
+    const { 'content-length': length, 'transfer-encoding': encoding } = this.#req.headers;
+    const declared = Number(length ?? 0);
+    if (declared > this.target.bodyLimitBytes) return this.#refuseBody();
+    if (encoding !== undefined || declared > BODY_INLINE_MAX_BYTES) {
+      this.#streams = true;
+      return;
+    }
+    if (declared === 0) return;
+    const body = new Uint8Array(declared);
+    let filled = 0;
+    try {
+      for await (const chunk of this.#req as AsyncIterable<Buffer>) {
+        body.set(chunk, filled);
+        filled += chunk.byteLength;
+      }
+    } catch {
+      return; // the client went away; 'close' says so
+    }
+    this.#body = body;
+  }
+
+  /** Sends the request to a host under this number. */
+  begin(id: number, send: SendFrame): void {
+    this.#id = id;
+    this.#send = send;
+    const { socket } = this.#req;
+    const frame: RequestFrame = {
+      kind: 'request',
+      id,
+      method: this.method,
+      url: this.target.url,
+      originalUrl: this.originalUrl,
+      mount: this.target.mount,
+      httpVersion: this.#req.httpVersion,
+      headers: this.#req.rawHeaders,
+      body: this.#body,
+      streams: this.#streams,
+      requestId: this.requestId,
+      remoteAddress: socket.remoteAddress ?? '',
+      remotePort: socket.remotePort ?? 0,
+      encrypted: (socket as TLSSocket).encrypted ?? false,
+    };
+    send(frame, this.#body === null ? undefined : [this.#body.buffer as ArrayBuffer]);
+    if (this.#streams) this.#pump();
+  }
+
+  /** The host answers. */
+  respond(frame: ResponseFrame): void {
+    if (this.#over) return;
+    try {
+      if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, withoutFraming(frame.headers));
+      else this.#res.writeHead(frame.statusCode, frame.statusMessage, withoutFraming(frame.headers));
+    } catch (error) {
+      this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason: (error as Error).message }));
+      return;
+    }
+    if (frame.streams) {
+      this.#res.flushHeaders();
+      return;
+    }
+    this.#res.end(frame.body ?? undefined);
+    this.#finish(null);
+  }
+
+  receive(frame: ChunkFrame): void {
+    if (this.#over) return;
+    const { byteLength } = frame.data;
+    // Credit follows what the client's socket has taken, so that a slow client does not fill the kernel.
+    this.#res.write(frame.data, () => {
+      const bytes = this.#download.consume(byteLength);
+      if (bytes > 0 && !this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
+    });
+  }
+
+  complete(frame: EndFrame): void {
+    if (this.#over) return;
+    if (frame.trailers.length > 0) this.#res.addTrailers(pairs(frame.trailers));
+    this.#res.end();
+    this.#finish(null);
+  }
+
+  credit(bytes: number): void {
+    this.#upload.grant(bytes);
+  }
+
+  /** Answers with an error instead of the host's answer, and tells the host that nobody waits any more. */
+  fail(error: BulkheadError): void {
+    if (this.#over) return;
+    answerError(this.#res, error, this.requestId);
+    this.#finish(error.code);
+  }
+
+  #finish(cancel: string | null): void {
+    this.#over = true;
+    if (cancel !== null) this.#send?.({ kind: 'cancel', id: this.#id, reason: cancel });
+    this.onOver?.(this);
+  }
+
+  #refuseBody(): void {
+    this.#res.setHeader('connection', 'close'); // the rest of the body is not worth reading
+    this.fail(new BulkheadError('PAYLOAD_TOO_LARGE', { name: this.target.plugin, limitBytes: this.target.bodyLimitBytes }));
+  }
+
+  #pump(): void {
+    let received = 0;
+    this.#req.on('data', (chunk: Buffer) => {
+      if (this.#over) return;
+      received += chunk.byteLength;
+      if (received > this.target.bodyLimitBytes) return this.#refuseBody();
+      const data = ownedBytes(chunk);
+      this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
+      if (this.#upload.take(data.byteLength)) return;
+      this.#req.pause();
+      this.#upload.whenOpen(() => this.#req.resume());
+    });
+    this.#req.once('end', () => {
+      if (!this.#over) this.#send?.({ kind: 'end', id: this.#id, trailers: [] });
+    });
+    this.#req.once('error', () => {}); // the client went away; 'close' of the response says so
+  }
+}
+
+/** Without the header that only the real server can know. */
+function withoutFraming(headers: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (headers[i]!.toLowerCase() !== 'transfer-encoding') kept.push(headers[i]!, headers[i + 1]!);
+  }
+  return kept;
+}
+
+function pairs(flat: readonly string[]): [string, string][] {
+  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i]!, flat[2 * i + 1]!]);
+}

@@ -1,0 +1,56 @@
+// The plugin's own Fastify, set up so that its answers to errors look like everybody's. Must not know the transport.
+import { STATUS_CODES } from 'node:http';
+import fastify, { LogController, type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+import { BulkheadError, type ErrorBody } from '../../protocol/errors.js';
+import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
+import type { HostRequest } from './http-request.js';
+
+export interface HostApp {
+  readonly app: PluginApp;
+  /** Filled while routes are registered. */
+  readonly routes: readonly RouteDescription[];
+}
+
+export function createApp(manifest: PluginManifest, log: Logger): HostApp {
+  const routes: RouteDescription[] = [];
+  const app = fastify({
+    loggerInstance: log,
+    bodyLimit: manifest.limits.bodyLimitBytes,
+    genReqId: (raw) => (raw as unknown as HostRequest).requestId,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+  });
+  app.decorateRequest('mount', { getter(this: FastifyRequest) { return (this.raw as unknown as HostRequest).mount; } });
+  app.addHook('onRoute', (route) => {
+    for (const method of [route.method].flat()) {
+      // The documentation needs no twin of every GET.
+      if (method !== 'HEAD' && (route.schema as { hide?: boolean } | undefined)?.hide !== true) routes.push({ method, url: route.url, schema: asData(route.schema) });
+    }
+  });
+  app.setNotFoundHandler((request, reply) => {
+    void sendError(request, reply, new BulkheadError('ROUTE_UNKNOWN', { method: request.method, url: request.originalUrl }));
+  });
+  app.setErrorHandler<FastifyError>((error, request, reply) => {
+    const status = error.statusCode;
+    if (status !== undefined && status >= 400 && status <= 599) {
+      if (status >= 500) request.log.error({ err: error }, 'the request failed');
+      return sendError(request, reply, Object.assign(error, { statusCode: status }));
+    }
+    // Nobody chose this text for the client's eyes: it may hold SQL, paths or secrets.
+    request.log.error({ err: error }, `failed while handling ${request.method} ${request.originalUrl}`);
+    return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl }));
+  });
+  return { app: app as unknown as PluginApp, routes };
+}
+
+function sendError(request: FastifyRequest, reply: FastifyReply, error: { statusCode: number; code: string | undefined; message: string }): FastifyReply {
+  if (error instanceof BulkheadError && error.retryAfterSeconds !== undefined) void reply.header('retry-after', error.retryAfterSeconds);
+  const words = STATUS_CODES[error.statusCode] ?? 'Error';
+  const body: ErrorBody = { statusCode: error.statusCode, code: error.code ?? `HTTP_${error.statusCode}`, error: words, message: error.message, requestId: request.id };
+  return reply.code(error.statusCode).send(body);
+}
+
+/** Schemas hold symbols and may hold functions; only what JSON can say leaves the worker. */
+function asData(schema: unknown): Readonly<Record<string, unknown>> {
+  return schema === undefined ? {} : (JSON.parse(JSON.stringify(schema)) as Record<string, unknown>);
+}

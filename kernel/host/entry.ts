@@ -1,0 +1,11 @@
+// The worker's one Piscina task: it lasts as long as the plugin does. Must not know what a host does.
+import { expose } from 'comlink';
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import type { HostBirth } from '../../protocol/host-api.js';
+import { Host, hostApi } from './host.js';
+
+export default async function runHost(birth: HostBirth): Promise<void> {
+  const host = new Host(birth);
+  expose(hostApi(host), nodeEndpoint(birth.control));
+  await host.finished;
+}

@@ -1,0 +1,136 @@
+// Runs one plugin inside its worker: the control plane's calls, in order, and the context that the plugin gets. Must not know the kernel's side.
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { Channel } from '../../protocol/channel.js';
+import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
+import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
+import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
+import { readManifest, type PluginContext, type PluginDefinition, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
+import { StatusBlock } from '../../protocol/status-block.js';
+import { createApp } from './app.js';
+import { createLentPool, type LentPool } from './database-client.js';
+import { HostEvents } from './events.js';
+import { captureConsole, createHostLogger } from './log.js';
+import { HostServices } from './services.js';
+import { Transport } from './transport.js';
+
+/** What exists once the kernel has said which plugin this worker runs. */
+interface Tenancy {
+  readonly definition: PluginDefinition;
+  readonly manifest: PluginManifest;
+  readonly context: PluginContext;
+  readonly log: Logger;
+  readonly services: HostServices;
+  readonly events: HostEvents;
+  readonly database: LentPool;
+  readonly stopping: AbortController;
+}
+
+export class Host implements HostApi {
+  /** Resolves when the plugin has stopped: the end of the worker's one task. */
+  readonly finished: Promise<void>;
+  readonly #channel: Channel<HostToKernelFrame, KernelToHostFrame>;
+  readonly #status: StatusBlock;
+  readonly #transport: Transport;
+  #tenancy: Tenancy | null = null;
+  #finish!: () => void;
+
+  constructor(birth: HostBirth) {
+    this.finished = new Promise((resolve) => (this.#finish = resolve));
+    this.#status = new StatusBlock(birth.status);
+    this.#channel = new Channel(birth.data, { onFrame: (frame) => this.#route(frame) });
+    this.#transport = new Transport(this.#send, this.#status);
+    this.#beat();
+  }
+
+  async describe(order: HostOrder): Promise<PluginManifest> {
+    Object.assign(process.env, order.environment);
+    const log = createHostLogger({ plugin: order.name, generation: order.generation }, order.logLevel, (lines) => this.#send({ kind: 'log', lines }));
+    captureConsole(log);
+    const module = (await import(order.bundle)) as { default?: unknown };
+    const reading = readManifest(module.default, order.name);
+    if ('problems' in reading) throw new BulkheadError('PLUGIN_LOAD_FAILED', { name: order.name, reason: reading.problems.join('; ') });
+
+    const { manifest } = reading;
+    const stopping = new AbortController();
+    const services = new HostServices(order.name, this.#send);
+    const events = new HostEvents(this.#send, log);
+    const database = createLentPool({ send: this.#send, connections: manifest.limits.connections, log });
+    const context: PluginContext = Object.freeze({ name: order.name, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
+    this.#tenancy = { definition: module.default as PluginDefinition, manifest, context, log, services, events, database, stopping };
+    return manifest;
+  }
+
+  async init(): Promise<void> {
+    const { definition, context } = this.#tenant();
+    await definition.init?.(context);
+  }
+
+  async mount(): Promise<readonly RouteDescription[]> {
+    const { definition, context, manifest, log } = this.#tenant();
+    const { app, routes } = createApp(manifest, log);
+    await app.register(async (scope) => definition.routes?.(scope as typeof app, context));
+    await app.ready();
+    this.#transport.serve(app);
+    return routes;
+  }
+
+  async start(): Promise<void> {
+    const { definition, context } = this.#tenant();
+    await definition.start?.(context);
+  }
+
+  async stop(): Promise<void> {
+    try {
+      this.#tenancy?.stopping.abort();
+      if (this.#tenancy !== null) await this.#tenancy.definition.stop?.(this.#tenancy.context);
+      await this.#tenancy?.database.close();
+    } finally {
+      // The answer to this very call leaves before the worker does.
+      void delay(0).then(this.#finish);
+    }
+  }
+
+  readonly #send = (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]): void => this.#channel.send(frame, transfer);
+
+  #tenant(): Tenancy {
+    if (this.#tenancy === null) throw new Error('the kernel has not yet said which plugin this worker runs');
+    return this.#tenancy;
+  }
+
+  #route(frame: KernelToHostFrame): void {
+    this.#status.beat();
+    switch (frame.kind) {
+      case 'request': case 'chunk': case 'end': case 'credit': case 'cancel':
+        return this.#transport.handle(frame);
+      case 'lease-granted': case 'lease-data': case 'lease-credit': case 'lease-ended':
+        return this.#tenant().database.handle(frame);
+      case 'service-opened': case 'service-accept':
+        return this.#tenant().services.handle(frame);
+      case 'event':
+        return void this.#tenant().events.handle(frame);
+    }
+  }
+
+  #beat(): void {
+    let expected = performance.now() + HEARTBEAT_INTERVAL_MS;
+    setInterval(() => {
+      const now = performance.now();
+      this.#status.loopLagMs = Math.max(0, now - expected);
+      expected = now + HEARTBEAT_INTERVAL_MS;
+      const { heapUsed, external, arrayBuffers } = process.memoryUsage();
+      this.#status.memory = { heapUsed, external, arrayBuffers };
+      this.#status.beat();
+    }, HEARTBEAT_INTERVAL_MS).unref();
+  }
+}
+
+/** The control plane's surface: own methods only, and errors as plain objects, because comlink would keep just their text. */
+export function hostApi(host: Host): HostApi {
+  const plain = <A extends unknown[], R>(method: (...args: A) => Promise<R>) => (...args: A): Promise<R> =>
+    method.apply(host, args).catch((error: unknown) => { throw toPlainError(error); });
+  return Object.freeze({
+    describe: plain(host.describe), init: plain(host.init), mount: plain(host.mount), start: plain(host.start), stop: plain(host.stop),
+  });
+}

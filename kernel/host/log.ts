@@ -1,0 +1,36 @@
+// The plugin's pino logger and console, whose lines travel to the kernel's log. Must not know where the kernel writes.
+import { format } from 'node:util';
+import { pino, type Logger } from 'pino';
+import { LOG_LINE_MAX_BYTES, LOG_LINES_PER_SECOND_MAX } from '../../protocol/limits.js';
+
+/** Makes the logger of one generation; every line carries the plugin's name and the generation's number. */
+export function createHostLogger(identity: { plugin: string; generation: number }, level: string, send: (lines: string) => void): Logger {
+  let second = 0;
+  let lines = 0;
+  const write = (line: string): void => {
+    const now = Math.floor(Date.now() / 1_000);
+    if (now !== second) {
+      const dropped = lines - LOG_LINES_PER_SECOND_MAX;
+      second = now;
+      lines = 0;
+      if (dropped > 0) logger.warn({ dropped }, `${dropped} log lines were dropped: at most ${LOG_LINES_PER_SECOND_MAX} per second are kept`);
+    }
+    lines += 1;
+    if (lines > LOG_LINES_PER_SECOND_MAX) return;
+    send(line.length <= LOG_LINE_MAX_BYTES ? line : shortened(line));
+  };
+  const logger = pino({ level, base: identity, formatters: { level: (label) => ({ level: label }) } }, { write });
+  return logger;
+
+  /** A cut line is no JSON any more, so its beginning becomes the text of a line that is. */
+  function shortened(line: string): string {
+    return `${JSON.stringify({ level: 'warn', time: Date.now(), ...identity, msg: `a log line of ${line.length} characters was cut`, beginning: line.slice(0, 1_024) })}\n`;
+  }
+}
+
+/** Points the worker's `console` at the logger: a plugin's print would otherwise land between the kernel's JSON lines. */
+export function captureConsole(logger: Logger): void {
+  for (const [method, level] of [['log', 'info'], ['info', 'info'], ['warn', 'warn'], ['error', 'error'], ['debug', 'debug'], ['trace', 'trace']] as const) {
+    console[method] = (...args: unknown[]): void => logger[level](format(...args));
+  }
+}

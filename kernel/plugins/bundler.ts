@@ -1,0 +1,95 @@
+// Turns a plugin's folder into one JavaScript file that a plain worker can import. Must not know what a plugin is or does.
+import { mkdir, readdir, rename, stat, unlink, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { BuildFailure, OutputFile, Plugin } from 'esbuild';
+import { BUNDLER_IDLE_MS } from '../../protocol/limits.js';
+
+/** Of the built kernel: `dist/protocol/index.js`. */
+const PROTOCOL = new URL('../../protocol/index.js', import.meta.url).href;
+/** The packages that Bulkhead itself was installed with; a plugin outside of its folder may use them too. */
+const OWN_PACKAGES = resolve(dirname(fileURLToPath(import.meta.url)), '../../../node_modules');
+
+/** CommonJS packages inside an ES module need `require`. */
+const BANNER = `import { createRequire as bulkheadCreateRequire } from 'node:module'; const require = bulkheadCreateRequire(import.meta.url);`;
+
+/** One copy of the protocol for host and plugin, wherever the plugin's folder is; native modules stay where they are. */
+const externals: Plugin = {
+  name: 'bulkhead-externals',
+  setup(build) {
+    build.onResolve({ filter: /^bulkhead\/protocol$/ }, () => ({ path: PROTOCOL, external: true }));
+    build.onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => ({ path: resolve(resolveDir, path), external: true }));
+  },
+};
+
+export class Bundler {
+  readonly #cacheDir: string;
+  #active = 0;
+  #idle: NodeJS.Timeout | null = null;
+
+  constructor(cacheDir: string) {
+    this.#cacheDir = cacheDir;
+  }
+
+  /**
+   * Bundles a plugin. Returns the URL of the bundle, whose name contains a hash of its content.
+   * Throws an Error whose message lists `file:line: text` for each problem.
+   */
+  async bundle(name: string, entry: string): Promise<string> {
+    const { build } = await this.#borrowEsbuild();
+    try {
+      const result = await build({
+        entryPoints: [entry], bundle: true, write: false, platform: 'node', format: 'esm', target: 'node20', sourcemap: 'inline',
+        banner: { js: BANNER }, nodePaths: [OWN_PACKAGES], plugins: [externals], logLevel: 'silent', absWorkingDir: dirname(entry),
+      });
+      return await this.#store(name, result.outputFiles[0]!);
+    } catch (error) {
+      throw new Error(readable(error as BuildFailure), { cause: error });
+    } finally {
+      this.#active -= 1;
+      this.#restLater();
+    }
+  }
+
+  /** Ends the bundler's child process. */
+  async close(): Promise<void> {
+    if (this.#idle !== null) clearTimeout(this.#idle);
+    this.#idle = null;
+    await (await import('esbuild')).stop();
+  }
+
+  async #borrowEsbuild(): Promise<typeof import('esbuild')> {
+    this.#active += 1;
+    if (this.#idle !== null) clearTimeout(this.#idle);
+    this.#idle = null;
+    return import('esbuild');
+  }
+
+  #restLater(): void {
+    if (this.#active === 0) this.#idle = setTimeout(() => void this.close(), BUNDLER_IDLE_MS).unref();
+  }
+
+  async #store(name: string, output: OutputFile): Promise<string> {
+    // esbuild has hashed the content already, in its own process.
+    const file = join(this.#cacheDir, `${name}-${Buffer.from(output.hash, 'base64').toString('hex')}.mjs`);
+    await mkdir(this.#cacheDir, { recursive: true });
+    if (!(await stat(file).catch(() => null))) {
+      await writeFile(`${file}.tmp`, output.contents);
+      await rename(`${file}.tmp`, file);
+    }
+    await this.#forgetOthers(name, file);
+    return pathToFileURL(file).href;
+  }
+
+  /** Older bundles of this plugin; a running worker has read its own into memory. */
+  async #forgetOthers(name: string, keep: string): Promise<void> {
+    const pattern = new RegExp(`^${name}-[0-9a-f]+\\.mjs$`);
+    const old = (await readdir(this.#cacheDir)).map((file) => join(this.#cacheDir, file)).filter((file) => file !== keep && pattern.test(file.slice(this.#cacheDir.length + 1)));
+    await Promise.all(old.map((file) => unlink(file).catch(() => {})));
+  }
+}
+
+function readable(failure: BuildFailure): string {
+  if (!Array.isArray(failure.errors)) return failure.message;
+  return failure.errors.map(({ location, text }) => (location === null ? text : `${location.file}:${location.line}: ${text}`)).join('; ');
+}

@@ -1,0 +1,164 @@
+// Everything that one generation holds in the kernel, opened together and flooded together: worker, requests, connections, services, events. Must not know restarts or verbs.
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { BulkheadError } from '../../protocol/errors.js';
+import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
+import type { HostOrder } from '../../protocol/host-api.js';
+import type { Death } from '../../protocol/lifecycle.js';
+import { DRAIN_TIMEOUT_MS } from '../../protocol/limits.js';
+import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
+import type { Database } from '../database/pool.js';
+import { Lending } from '../database/lending.js';
+import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
+import type { EventBus } from '../services/event-bus.js';
+import type { Party, ServiceRegistry } from '../services/registry.js';
+import { Generation } from './generation.js';
+import type { Watchdog, Watched } from './watchdog.js';
+
+/** What all compartments share. */
+export interface Ship {
+  readonly log: Logger;
+  readonly writeLines: (lines: string) => void;
+  readonly database: Database;
+  readonly services: ServiceRegistry;
+  readonly events: EventBus;
+  readonly watchdog: Watchdog;
+}
+
+export interface CompartmentOptions {
+  readonly order: HostOrder;
+  readonly heapMb: number;
+  readonly counts: RequestCounts;
+  /** Called once, when all that the generation held has been settled and taken back; its thread may still be ending. */
+  readonly onDeath: (death: Death) => void;
+}
+
+export class Compartment {
+  readonly generation: Generation;
+  readonly #ship: Ship;
+  readonly #options: CompartmentOptions;
+  readonly #party: Party;
+  readonly #log: Logger;
+  #dispatcher: Dispatcher | null = null;
+  #lending: Lending | null = null;
+  #watched: Watched | null = null;
+  #silentMs = 0;
+
+  constructor(ship: Ship, options: CompartmentOptions) {
+    this.#ship = ship;
+    this.#options = options;
+    const { name, generation } = options.order;
+    this.#log = ship.log.child({ plugin: name, generation });
+    this.generation = new Generation({
+      number: generation,
+      heapMb: options.heapMb,
+      onFrame: (frame) => this.#route(frame),
+      onDeath: (death) => this.#flood(death),
+    });
+    this.#party = { plugin: name, send: this.#send };
+  }
+
+  /** Set by the first look at the manifest. */
+  get dispatcher(): Dispatcher | null {
+    return this.#dispatcher;
+  }
+
+  get unresponsive(): boolean {
+    return this.#watched !== null && this.#ship.watchdog.silent(this.#watched);
+  }
+
+  /** Connections lent to the generation. */
+  get leases(): number {
+    return this.#lending?.count ?? 0;
+  }
+
+  get services(): readonly string[] {
+    return this.#ship.services.namesOf(this.#party);
+  }
+
+  /** Imports the plugin; the walls that its manifest asks for stand when this resolves. */
+  async describe(): Promise<PluginManifest> {
+    const manifest = await this.generation.describe(this.#options.order);
+    const { limits } = manifest;
+    this.#dispatcher = new Dispatcher(manifest.name, limits, this.#send, this.#options.counts);
+    this.#lending = new Lending({ database: this.#ship.database, plugin: manifest.name, quota: limits.connections, send: this.#send, log: this.#log });
+    this.#watch(limits.hangTimeoutMs);
+    return manifest;
+  }
+
+  init(): Promise<void> {
+    return this.generation.init();
+  }
+
+  mount(): Promise<readonly RouteDescription[]> {
+    return this.generation.mount();
+  }
+
+  start(): Promise<void> {
+    return this.generation.start();
+  }
+
+  /** Lets open requests finish, then the plugin's `stop`, then ends the thread. What `stop` throws is thrown when all is over. */
+  async stop(): Promise<void> {
+    const drained = this.#dispatcher?.drained() ?? Promise.resolve();
+    await Promise.race([drained, this.generation.gone, delay(DRAIN_TIMEOUT_MS, undefined, { ref: false })]);
+    await this.generation.stop();
+  }
+
+  /** One path for every death: settle the requests, revoke services and events, take the connections back. */
+  #flood(death: Death): void {
+    if (this.#watched !== null) this.#ship.watchdog.unwatch(this.#watched);
+    const { lastRequest } = this.generation.status;
+    const request = death.request ?? this.#dispatcher?.requestBegun(lastRequest) ?? null;
+    this.#dispatcher?.settle(death, lastRequest, this.#silentMs);
+    this.#ship.services.revoke(this.#party);
+    this.#ship.events.drop(this.#party);
+    void this.#lending?.revokeAll();
+    this.#options.onDeath({ ...death, request });
+  }
+
+  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): void => this.generation.send(frame, transfer);
+
+  #route(frame: HostToKernelFrame): void {
+    switch (frame.kind) {
+      case 'response': case 'chunk': case 'end': case 'credit': case 'cancel':
+        return this.#dispatcher?.handle(frame);
+      case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
+        return this.#lending?.handle(frame);
+      case 'log': return this.#ship.writeLines(frame.lines);
+      case 'provide': return this.#provide(frame.service);
+      case 'service-open': return this.#ship.services.connect(this.#party, frame.ref, frame.service);
+      case 'subscribe': return this.#ship.events.subscribe(this.#party, frame.topic);
+      case 'unsubscribe': return this.#ship.events.unsubscribe(this.#party, frame.topic);
+      case 'publish': return this.#ship.events.publish(this.#party, frame);
+    }
+  }
+
+  #provide(service: string): void {
+    const owner = this.#ship.services.provide(this.#party, service);
+    if (owner === null) return;
+    const { message } = new BulkheadError('PLUGIN_CONFLICT', { name: this.#party.plugin, reason: `the service "${service}" is provided by plugin "${owner}" already` });
+    this.generation.kill('failed', message);
+  }
+
+  #watch(hangTimeoutMs: number): void {
+    this.#watched = {
+      status: this.generation.status,
+      hangTimeoutMs,
+      onUnresponsive: (silentMs) => {
+        if (this.#dispatcher?.inFlight === 0) return;
+        this.#log.warn({ silentMs, request: this.#begunRequest() }, 'unresponsive: its event loop stands still');
+      },
+      onHang: (silentMs) => {
+        this.#silentMs = silentMs;
+        const request = this.#begunRequest();
+        this.generation.kill('unresponsive', `its event loop stood still for ${silentMs} ms${request === null ? '' : ` in ${request}`}`, request);
+      },
+    };
+    this.#ship.watchdog.watch(this.#watched);
+  }
+
+  #begunRequest(): string | null {
+    return this.#dispatcher?.requestBegun(this.generation.status.lastRequest) ?? null;
+  }
+}

@@ -1,0 +1,139 @@
+// One numbered life of a plugin's worker: a Piscina pool of one thread that runs one long task, whose promise is that life. Must not know restarts, requests or mounts.
+import { MessageChannel, type Worker } from 'node:worker_threads';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Piscina } from 'piscina';
+import { Channel } from '../../protocol/channel.js';
+import type { PlainError } from '../../protocol/errors.js';
+import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
+import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
+import type { Death, DeathKind } from '../../protocol/lifecycle.js';
+import { BOOT_TIMEOUT_MS, HOOK_TIMEOUT_MS, STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
+import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
+import { StatusBlock } from '../../protocol/status-block.js';
+import { Control } from './control.js';
+
+const HOST_ENTRY = fileURLToPath(new URL('../host/entry.js', import.meta.url));
+
+export interface GenerationOptions {
+  readonly number: number;
+  /** Old-generation heap of the worker, in MiB. */
+  readonly heapMb: number;
+  readonly onFrame: (frame: HostToKernelFrame) => void;
+  /** Called once, at once when the life ends; the thread itself may still be on its way out. */
+  readonly onDeath: (death: Death) => void;
+}
+
+export class Generation {
+  readonly number: number;
+  readonly heapMb: number;
+  readonly status = new StatusBlock();
+  /** Resolves when the thread is gone, or when it has been waited for long enough. */
+  readonly gone: Promise<void>;
+  readonly #pool: Piscina<HostBirth, void>;
+  readonly #worker: Worker;
+  readonly #exited: Promise<void>;
+  readonly #channel: Channel<KernelToHostFrame, HostToKernelFrame>;
+  readonly #control: Control<HostApi>;
+  readonly #killSwitch = new AbortController();
+  readonly #onDeath: (death: Death) => void;
+  #verdict: { readonly kind: DeathKind; readonly cause: string; readonly request: string | null } | null = null;
+  #death: Death | null = null;
+
+  constructor(options: GenerationOptions) {
+    this.number = options.number;
+    this.heapMb = options.heapMb;
+    this.#onDeath = options.onDeath;
+    const control = new MessageChannel();
+    const data = new MessageChannel();
+    this.#control = new Control<HostApi>(control.port1);
+    this.#channel = new Channel(data.port1, { onFrame: options.onFrame });
+    this.#pool = new Piscina<HostBirth, void>({
+      filename: HOST_ENTRY,
+      minThreads: 0,
+      maxThreads: 1,
+      // The default would block the worker's event loop between tasks, and with one long task only cost.
+      atomics: 'disabled',
+      recordTiming: false,
+      trackUnmanagedFds: false,
+      // Explicit, so that nothing of the kernel's environment and command line reaches a plugin.
+      env: {},
+      execArgv: [],
+      argv: [],
+      resourceLimits: { maxOldGenerationSizeMb: options.heapMb, maxYoungGenerationSizeMb: WORKER_YOUNG_GENERATION_MB },
+    });
+    const birth: HostBirth = { control: control.port2, data: data.port2, status: this.status.buffer };
+    const life = this.#pool.run(birth, { transferList: [control.port2, data.port2], signal: this.#killSwitch.signal });
+    // The thread exists from now on. Piscina forgets it the moment it ends a task by force, and leaves a task that was not yet
+    // handed to a worker waiting for ever when that worker dies during its boot.
+    this.#worker = this.#pool.threads[0]!;
+    this.#exited = new Promise((resolve) => this.#worker.once('exit', (code) => {
+      resolve();
+      this.kill('crashed', `its worker exited with code ${code} while it booted`);
+    }));
+    this.#pool.on('error', (error: Error) => this.kill('crashed', `${error.name}: ${error.message}`));
+    this.gone = life.then(() => this.#end(null), (error: unknown) => this.#end(error as PlainError));
+  }
+
+  get alive(): boolean {
+    return this.#death === null;
+  }
+
+  /** Node's number of the worker thread, or null before it runs and after it ended. */
+  get threadId(): number | null {
+    return this.#worker.threadId < 0 ? null : this.#worker.threadId;
+  }
+
+  send(frame: KernelToHostFrame, transfer?: Parameters<Channel<KernelToHostFrame, HostToKernelFrame>['send']>[1]): void {
+    this.#channel.send(frame, transfer);
+  }
+
+  describe(order: HostOrder): Promise<PluginManifest> {
+    return this.#control.call('its import', BOOT_TIMEOUT_MS, (host) => host.describe(order));
+  }
+
+  init(): Promise<void> {
+    return this.#control.call('init()', HOOK_TIMEOUT_MS, (host) => host.init());
+  }
+
+  mount(): Promise<readonly RouteDescription[]> {
+    return this.#control.call('routes()', HOOK_TIMEOUT_MS, (host) => host.mount());
+  }
+
+  start(): Promise<void> {
+    return this.#control.call('start()', HOOK_TIMEOUT_MS, (host) => host.start());
+  }
+
+  /** Runs the plugin's `stop` and resolves when the thread is gone; what `stop` throws is thrown after that. */
+  async stop(): Promise<void> {
+    this.#verdict ??= { kind: 'stopped', cause: 'stopped as asked', request: null };
+    const failure = await this.#control.call('stop()', STOP_TIMEOUT_MS, (host) => host.stop()).then(() => null, (error: unknown) => error);
+    if (failure !== null) this.#killSwitch.abort();
+    await this.gone;
+    if (failure !== null) throw failure;
+  }
+
+  /** Ends the thread, whatever it does. */
+  kill(kind: DeathKind, cause: string, request: string | null = null): void {
+    this.#verdict ??= { kind, cause, request };
+    this.#killSwitch.abort();
+  }
+
+  async #end(error: PlainError | null): Promise<void> {
+    this.#death = { ...(this.#verdict ?? { ...causeOf(error), request: null }), generation: this.number, at: Date.now() };
+    this.#control.close(this.#death.cause);
+    this.#onDeath(this.#death);
+    this.#channel.close();
+    void this.#pool.destroy();
+    // A worker that sits in native code ends only when that does.
+    await Promise.race([this.#exited, delay(TERMINATE_TIMEOUT_MS, undefined, { ref: false })]);
+  }
+}
+
+function causeOf(error: PlainError | null): { readonly kind: DeathKind; readonly cause: string } {
+  if (error === null) return { kind: 'crashed', cause: 'its host ended without being asked' };
+  if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') return { kind: 'out-of-memory', cause: 'it used up its heap' };
+  const exit = /^worker exited with code: (\d+)$/.exec(error.message);
+  if (exit !== null) return { kind: 'crashed', cause: `it called process.exit(${exit[1]})` };
+  return { kind: 'crashed', cause: `${error.name ?? 'Error'}: ${error.message}` };
+}

@@ -1,0 +1,277 @@
+// The life of one plugin over all its generations: the operator's verbs one at a time, and what follows a death. Must not know HTTP or the other plugins.
+import { BulkheadError, type ErrorCode } from '../../protocol/errors.js';
+import type { HostOrder } from '../../protocol/host-api.js';
+import type { Death, Fault } from '../../protocol/lifecycle.js';
+import { PLUGIN_LIMITS, VERB_QUEUE_MAX } from '../../protocol/limits.js';
+import type { Exchange } from '../dispatch/exchange.js';
+import type { Bundler } from './bundler.js';
+import type { CatalogEntry } from './catalog.js';
+import { Compartment, type Ship } from './compartment.js';
+import type { Mounts } from './mounts.js';
+import type { PluginRecord } from './record.js';
+import { judge } from './restart-policy.js';
+import { Turnstile } from './turnstile.js';
+
+export type Verb = 'load' | 'start' | 'stop' | 'unload' | 'restart';
+
+export interface LifecycleContext {
+  readonly ship: Ship;
+  readonly bundler: Bundler;
+  readonly mounts: Mounts<Lifecycle>;
+  /** Bounds the boots of all plugins together. */
+  readonly boots: Turnstile;
+  /** The operator's variables for this plugin, and the level of its log. */
+  readonly settings: (name: string) => Pick<HostOrder, 'environment' | 'config' | 'logLevel'>;
+  readonly random: () => number;
+}
+
+export class Lifecycle {
+  readonly record: PluginRecord;
+  readonly #context: LifecycleContext;
+  readonly #turns = new Turnstile(1);
+  #entry: CatalogEntry;
+  #bundle: string | null = null;
+  #compartment: Compartment | null = null;
+  /** How far a restart goes: what the operator wanted last. */
+  #desired: 'mounted' | 'running' = 'mounted';
+  /** True while a verb or a restart handles the compartment, and so its death too. */
+  #attended = false;
+  /** Times of deaths since the operator last intervened, for the restart policy. */
+  #deathTimes: number[] = [];
+  #restartTimer: NodeJS.Timeout | null = null;
+
+  constructor(record: PluginRecord, entry: CatalogEntry, context: LifecycleContext) {
+    this.record = record;
+    this.#entry = entry;
+    this.#context = context;
+  }
+
+  get compartment(): Compartment | null {
+    return this.#compartment;
+  }
+
+  /** Whether a verb or a restart is under way or waiting. */
+  get busy(): boolean {
+    return this.#turns.busy;
+  }
+
+  /** Hands a request to the running generation, or answers why it cannot. */
+  admit(exchange: Exchange): void {
+    const { state, name } = this.record;
+    const dispatcher = this.#compartment?.dispatcher;
+    if (state.status === 'running' && dispatcher != null) return dispatcher.dispatch(exchange);
+    if (state.status === 'quarantined') return exchange.fail(new BulkheadError('PLUGIN_QUARANTINED', { name, reason: state.fault.message }));
+    const retryAfterSeconds = state.status === 'restarting' ? Math.max(1, Math.ceil((state.restartAt - Date.now()) / 1_000)) : undefined;
+    exchange.fail(new BulkheadError('PLUGIN_NOT_RUNNING', { name, status: state.status }, { retryAfterSeconds }));
+  }
+
+  /** Carries out a verb when the ones before it are done. `entry` is what the catalog says now. */
+  async perform(verb: Verb, entry: CatalogEntry | undefined): Promise<void> {
+    if (this.#turns.waiting >= VERB_QUEUE_MAX) throw this.#conflict(`${VERB_QUEUE_MAX} operations are waiting for it already; try again when they are done`);
+    await this.#turns.run(async () => {
+      if (entry !== undefined) this.#entry = entry;
+      if (this.record.is('registered') && verb !== 'load' && verb !== 'unload') throw this.#conflict(`it is not loaded, so it cannot ${verb}; load it first with POST /plugins/load/${this.record.name}`);
+      await this.#attend(() => this.#carryOut(verb));
+    });
+  }
+
+  async #carryOut(verb: Verb): Promise<void> {
+    switch (verb) {
+      case 'load':
+        if (this.record.is('mounted', 'running')) return;
+        this.#pardon();
+        this.#desired = 'mounted';
+        return this.#load('load');
+      case 'start':
+        this.#desired = 'running';
+        if (this.record.is('running')) return;
+        this.#pardon();
+        if (!this.record.is('mounted')) await this.#load('start');
+        return this.#start('start');
+      case 'stop': return this.#stop('stop');
+      case 'restart':
+        await this.#stop('restart');
+        this.#pardon();
+        this.#desired = 'running';
+        await this.#load('restart');
+        return this.#start('restart');
+      case 'unload':
+        await this.#stop('unload');
+        return this.#forget();
+    }
+  }
+
+  /** From any state without a worker to `mounted`, from fresh code. */
+  async #load(cause: string): Promise<void> {
+    try {
+      this.#bundle = await this.#context.bundler.bundle(this.record.name, this.#entry.file);
+      await this.#context.boots.run(() => this.#boot(cause));
+    } catch (error) {
+      throw await this.#giveUp('PLUGIN_LOAD_FAILED', error);
+    }
+  }
+
+  async #start(cause: string): Promise<void> {
+    try {
+      await this.#run(cause);
+    } catch (error) {
+      throw await this.#giveUp('PLUGIN_START_FAILED', error);
+    }
+  }
+
+  async #boot(cause: string): Promise<void> {
+    const { record } = this;
+    const heapMb = record.manifest?.limits.heapMb ?? PLUGIN_LIMITS.heapMb;
+    let compartment = this.#open(heapMb);
+    let manifest = await compartment.describe();
+    if (manifest.limits.heapMb !== heapMb) {
+      // Only its code says how much memory it wants, and a heap cannot change its size: once per change, it boots twice.
+      await compartment.stop();
+      compartment = this.#open(manifest.limits.heapMb);
+      manifest = await compartment.describe();
+    }
+    this.#assertMountsFree(manifest.mounts);
+    record.manifest = manifest;
+    await compartment.init();
+    record.transition({ status: 'initialized', generation: record.generation }, cause);
+    record.routes = await compartment.mount();
+    this.#assertMountsFree(manifest.mounts); // again: another plugin may have come first meanwhile
+    this.#context.mounts.set(this, manifest.mounts);
+    record.transition({ status: 'mounted', generation: record.generation }, cause);
+  }
+
+  async #run(cause: string): Promise<void> {
+    const { record } = this;
+    await this.#compartment!.start();
+    record.transition({ status: 'started', generation: record.generation }, cause);
+    record.transition({ status: 'running', generation: record.generation }, cause);
+  }
+
+  #open(heapMb: number): Compartment {
+    const { name } = this.record;
+    const generation = ++this.record.generation;
+    const compartment = new Compartment(this.#context.ship, {
+      order: { name, generation, bundle: this.#bundle!, ...this.#context.settings(name) },
+      heapMb,
+      counts: this.record.requests,
+      onDeath: (death) => this.#onDeath(compartment, death),
+    });
+    this.#compartment = compartment;
+    return compartment;
+  }
+
+  async #stop(cause: string): Promise<void> {
+    this.#cancelRestart();
+    const { record } = this;
+    const compartment = this.#compartment;
+    if (compartment !== null && record.is('initialized', 'mounted', 'started', 'running')) {
+      record.transition({ status: 'stopping', generation: record.generation }, cause);
+      const failure = await compartment.stop().then(() => null, (error: Error) => error);
+      record.transition({ status: 'stopped' }, failure === null ? cause : `${cause}; ${failure.message}`);
+    } else if (record.is('failed', 'restarting', 'quarantined')) record.transition({ status: 'stopped' }, cause);
+  }
+
+  #forget(): void {
+    const { record } = this;
+    this.#context.mounts.set(this, []);
+    record.manifest = null;
+    record.routes = [];
+    this.#bundle = null;
+    if (!record.is('registered')) record.transition({ status: 'registered' }, 'unload');
+  }
+
+  /** A verb failed: no worker is left, and the answer says why. */
+  async #giveUp(code: Extract<ErrorCode, 'PLUGIN_LOAD_FAILED' | 'PLUGIN_START_FAILED'>, thrown: unknown): Promise<BulkheadError> {
+    const error = await this.#discard(code, thrown);
+    this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
+    return error;
+  }
+
+  /** Ends the present generation after a failed step and returns the error that says which. */
+  async #discard(code: ErrorCode, thrown: unknown): Promise<BulkheadError> {
+    const { name } = this.record;
+    const error = thrown instanceof BulkheadError ? thrown : (thrown as { code?: string }).code === code
+      ? Object.assign(new BulkheadError(code as 'PLUGIN_LOAD_FAILED', { name, reason: '' }), { message: (thrown as Error).message })
+      : new BulkheadError(code as 'PLUGIN_LOAD_FAILED', { name, reason: (thrown as Error).message }, { cause: thrown });
+    this.#compartment?.generation.kill('failed', error.message);
+    await this.#compartment?.generation.gone;
+    return error;
+  }
+
+  #onDeath(compartment: Compartment, death: Death): void {
+    if (this.#compartment === compartment) this.#compartment = null;
+    this.record.bury(death);
+    if (!this.#attended) this.#afterDeath({ code: codeOf(death), message: death.cause }, death.at);
+  }
+
+  /** Restart, or quarantine. */
+  #afterDeath(fault: Fault, at: number): void {
+    const { record } = this;
+    this.#deathTimes.push(at);
+    record.transition({ status: 'failed', fault }, fault.message);
+    const verdict = judge(this.#deathTimes, at, this.#context.random());
+    if (verdict.action === 'quarantine') {
+      record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}; the last time because ${fault.message}` } }, verdict.reason);
+      return;
+    }
+    record.transition({ status: 'restarting', fault, restartAt: at + verdict.delayMs }, `restart in ${verdict.delayMs} ms`);
+    this.#restartTimer = setTimeout(() => void this.#turns.run(() => this.#attend(() => this.#restart())), verdict.delayMs);
+  }
+
+  async #restart(): Promise<void> {
+    // An operator may have come in between.
+    if (!this.record.is('restarting')) return;
+    this.record.restarts += 1;
+    try {
+      await this.#context.boots.run(() => this.#boot('restart after death'));
+      if (this.#desired === 'running') await this.#run('restart after death');
+    } catch (thrown) {
+      const error = await this.#discard('PLUGIN_START_FAILED', thrown);
+      this.#afterDeath(faultOf(error), Date.now());
+    }
+  }
+
+  /** A death during `work` is handled by `work`, whose calls to the worker then reject. One right after it is not lost. */
+  async #attend(work: () => Promise<void>): Promise<void> {
+    this.#attended = true;
+    try {
+      await work();
+    } finally {
+      this.#attended = false;
+      if (this.#compartment === null && this.record.is('initialized', 'mounted', 'started', 'running')) {
+        const death = this.record.deaths.at(-1);
+        this.#afterDeath({ code: 'PLUGIN_CRASHED', message: death?.cause ?? 'its worker ended' }, Date.now());
+      }
+    }
+  }
+
+  /** The operator has intervened: what happened before does not count any more. */
+  #pardon(): void {
+    this.#cancelRestart();
+    this.#deathTimes = [];
+  }
+
+  #cancelRestart(): void {
+    if (this.#restartTimer !== null) clearTimeout(this.#restartTimer);
+    this.#restartTimer = null;
+  }
+
+  #assertMountsFree(prefixes: readonly string[]): void {
+    for (const prefix of prefixes) {
+      const owner = this.#context.mounts.owner(prefix);
+      if (owner !== undefined && owner !== this) throw this.#conflict(`the mount ${prefix} belongs to plugin "${owner.record.name}"`);
+    }
+  }
+
+  #conflict(reason: string): BulkheadError {
+    return new BulkheadError('PLUGIN_CONFLICT', { name: this.record.name, reason });
+  }
+}
+
+function faultOf(error: BulkheadError): Fault {
+  return { code: error.code, message: error.message };
+}
+
+function codeOf(death: Death): ErrorCode {
+  return death.kind === 'unresponsive' ? 'PLUGIN_UNRESPONSIVE' : 'PLUGIN_CRASHED';
+}

@@ -1,0 +1,21 @@
+// Whether and when a plugin that died is restarted: a pure function of its deaths, the time and chance. Must not know plugins or timers.
+import { BACKOFF_INITIAL_MS, BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE } from '../../protocol/limits.js';
+
+export type Verdict =
+  | { readonly action: 'restart'; readonly delayMs: number }
+  | { readonly action: 'quarantine'; readonly reason: string };
+
+/**
+ * Judges after a death. The first restart is immediate, the next ones wait 100 ms doubling up to 30 s, each with a jitter of
+ * half to the whole, so that plugins that died of one cause do not come back in step.
+ * @param deaths times of the deaths since the operator last intervened, the present one included, in milliseconds
+ * @param now in milliseconds, of the same clock
+ * @param random from 0 up to but not including 1
+ */
+export function judge(deaths: readonly number[], now: number, random: number): Verdict {
+  const recent = deaths.filter((at) => now - at < DEATH_WINDOW_MS).length;
+  if (recent >= DEATHS_BEFORE_QUARANTINE) return { action: 'quarantine', reason: `it died ${recent} times within ${DEATH_WINDOW_MS / 1_000} s` };
+  if (recent <= 1) return { action: 'restart', delayMs: 0 };
+  const full = Math.min(BACKOFF_INITIAL_MS * 2 ** (recent - 2), BACKOFF_MAX_MS);
+  return { action: 'restart', delayMs: Math.round(full * (0.5 + random / 2)) };
+}

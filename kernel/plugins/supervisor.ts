@@ -1,0 +1,139 @@
+// All plugins: names to lives, the operator's verbs with their checks, boot and shutdown. Must not know HTTP.
+import type { Logger } from 'pino';
+import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import type { HostOrder } from '../../protocol/host-api.js';
+import { PARALLEL_BOOTS_MAX } from '../../protocol/limits.js';
+import { pluginNameProblem } from '../../protocol/plugin.js';
+import { Bundler } from './bundler.js';
+import { Catalog } from './catalog.js';
+import type { Ship } from './compartment.js';
+import { Lifecycle, type Verb } from './lifecycle.js';
+import { Mounts } from './mounts.js';
+import { PluginRecord, type OnTransition, type PluginSummary } from './record.js';
+import { statusOf, type PluginDetails } from './status.js';
+import { Turnstile } from './turnstile.js';
+
+export interface SupervisorOptions {
+  readonly ship: Ship;
+  /** Absolute paths of the folders with plugins. */
+  readonly pluginsDirs: readonly string[];
+  /** Absolute path of the folder for bundles. */
+  readonly cacheDir: string;
+  /** `known` are the names in the catalog. */
+  readonly settings: (name: string, known: readonly string[]) => Pick<HostOrder, 'environment' | 'config' | 'logLevel'>;
+  readonly random?: () => number;
+}
+
+export class Supervisor {
+  readonly mounts = new Mounts<Lifecycle>();
+  readonly #lives = new Map<string, Lifecycle>();
+  readonly #catalog: Catalog;
+  readonly #bundler: Bundler;
+  readonly #boots = new Turnstile(PARALLEL_BOOTS_MAX);
+  readonly #options: SupervisorOptions;
+  readonly #log: Logger;
+  readonly #listeners = new Set<OnTransition>();
+  #stopping = false;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+    this.#log = options.ship.log;
+    this.#catalog = new Catalog(options.pluginsDirs);
+    this.#bundler = new Bundler(options.cacheDir);
+  }
+
+  /** Calls back after each transition of any plugin. Returns the way to end it. */
+  onTransition(listener: OnTransition): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The lives that are loaded, or were tried to. */
+  get lives(): Lifecycle[] {
+    return [...this.#lives.values()];
+  }
+
+  /** Every plugin of the catalog, and those that run although their folder has gone, by name. */
+  async list(): Promise<PluginSummary[]> {
+    await this.#catalog.scan();
+    const names = new Set([...this.#catalog.names, ...this.#lives.keys()]);
+    return [...names].sort().map((name) => (this.#lives.get(name)?.record ?? this.#newRecord(name)).summary());
+  }
+
+  /** Throws `PLUGIN_NAME_INVALID` or `PLUGIN_UNKNOWN`. */
+  async details(name: string): Promise<PluginDetails> {
+    await this.#find(name);
+    const life = this.#lives.get(name);
+    return statusOf(life?.record ?? this.#newRecord(name), life?.compartment ?? null);
+  }
+
+  /** Carries out an operator's verb and returns the resulting state. Throws what the error table says. */
+  async perform(verb: Verb, name: string): Promise<PluginDetails> {
+    if (this.#stopping) throw new BulkheadError('KERNEL_STOPPING', {});
+    const life = await this.#find(name);
+    try {
+      await life.perform(verb, this.#catalog.get(name));
+      return statusOf(life.record, life.compartment);
+    } finally {
+      if (life.record.is('registered') && !life.busy) this.#lives.delete(name);
+    }
+  }
+
+  /** Why nothing answers under `/plugins/<name>`. */
+  explainAbsence(name: string): BulkheadError {
+    const problem = pluginNameProblem(name);
+    if (problem !== null) return new BulkheadError('PLUGIN_NAME_INVALID', { name, reason: problem });
+    const state = this.#lives.get(name)?.record.state;
+    if (state !== undefined && state.status !== 'registered') return new BulkheadError('PLUGIN_NOT_RUNNING', { name, status: state.status });
+    if (this.#catalog.get(name) !== undefined) return new BulkheadError('PLUGIN_NOT_LOADED', { name });
+    return new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
+  }
+
+  /** Loads and starts these; one that fails is logged and leaves the others alone. */
+  async boot(names: readonly string[]): Promise<void> {
+    await this.#catalog.scan();
+    await Promise.all(names.map(async (name) => {
+      try {
+        await this.perform('load', name);
+        await this.perform('start', name);
+      } catch (error) {
+        this.#log.error({ plugin: name, err: toPlainError(error) }, `${name} did not start: ${(error as Error).message}`);
+      }
+    }));
+  }
+
+  /** Refuses new verbs, then drains and stops every plugin, the last loaded first begun. */
+  async shutdown(): Promise<void> {
+    this.#stopping = true;
+    await Promise.all(this.lives.reverse().map((life) => life.perform('stop', undefined).catch((error: unknown) => {
+      if ((error as BulkheadError).code !== 'PLUGIN_CONFLICT') this.#log.error({ plugin: life.record.name, err: toPlainError(error) }, 'did not stop cleanly');
+    })));
+    await this.#bundler.close();
+  }
+
+  async #find(name: string): Promise<Lifecycle> {
+    const problem = pluginNameProblem(name);
+    if (problem !== null) throw new BulkheadError('PLUGIN_NAME_INVALID', { name, reason: problem });
+    await this.#catalog.scan();
+    const present = this.#lives.get(name);
+    if (present !== undefined) return present;
+    const entry = this.#catalog.get(name);
+    if (entry === undefined) throw new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
+    const life = new Lifecycle(this.#newRecord(name), entry, {
+      ship: this.#options.ship,
+      bundler: this.#bundler,
+      mounts: this.mounts,
+      boots: this.#boots,
+      settings: (plugin) => this.#options.settings(plugin, this.#catalog.names),
+      random: this.#options.random ?? Math.random,
+    });
+    this.#lives.set(name, life);
+    return life;
+  }
+
+  #newRecord(name: string): PluginRecord {
+    return new PluginRecord(name, this.#log, (transition) => {
+      for (const listener of this.#listeners) listener(transition);
+    });
+  }
+}

@@ -1,0 +1,54 @@
+// Who provides which service, and the brokering of a direct port between consumer and provider. Must not know what a service does.
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import type { KernelToHostFrame } from '../../protocol/frames.js';
+
+/** One generation as a party to services and events. */
+export interface Party {
+  readonly plugin: string;
+  readonly send: (frame: KernelToHostFrame, transfer?: readonly MessagePort[]) => void;
+}
+
+export class ServiceRegistry {
+  readonly #providers = new Map<string, Party>();
+  /** Every name that was ever provided: the difference between "down" and "does not exist". */
+  readonly #known = new Set<string>();
+
+  get size(): number {
+    return this.#providers.size;
+  }
+
+  /** The names that this plugin's generation provides. */
+  namesOf(party: Party): string[] {
+    return [...this.#providers].filter(([, provider]) => provider === party).map(([name]) => name);
+  }
+
+  /** A name belongs to the first plugin that provides it, for as long as that plugin is there. Returns the owner's name if it is another. */
+  provide(party: Party, service: string): string | null {
+    const present = this.#providers.get(service);
+    if (present !== undefined && present.plugin !== party.plugin) return present.plugin;
+    this.#providers.set(service, party);
+    this.#known.add(service);
+    return null;
+  }
+
+  /** Answers a consumer's wish for a port; the kernel is not on the path of the calls that follow. */
+  connect(consumer: Party, ref: number, service: string): void {
+    const provider = this.#providers.get(service);
+    if (provider === undefined) {
+      const error = this.#known.has(service)
+        ? new BulkheadError('SERVICE_UNAVAILABLE', { service, reason: 'its plugin is not running' })
+        : new BulkheadError('SERVICE_UNKNOWN', { service });
+      consumer.send({ kind: 'service-opened', ref, error: toPlainError(error) });
+      return;
+    }
+    const { port1, port2 } = new MessageChannel();
+    provider.send({ kind: 'service-accept', service, port: port1 }, [port1]);
+    consumer.send({ kind: 'service-opened', ref, port: port2 }, [port2]);
+  }
+
+  /** The generation is over: what it provided is gone. Its ports close with its thread. */
+  revoke(party: Party): void {
+    for (const service of this.namesOf(party)) this.#providers.delete(service);
+  }
+}

@@ -1,0 +1,10 @@
+// Counts what other plugins store.
+import { definePlugin } from 'bulkhead/protocol';
+import { registerRoutes } from './routes.js';
+
+export default definePlugin({
+  name: 'analytics',
+  version: '1.0.0',
+  description: 'Figures about the stored data',
+  routes: registerRoutes,
+});

@@ -1,0 +1,135 @@
+// The error catalogue: what a client or an operator can be told, with its HTTP status and the sentence that says what to do. Must not know who throws.
+
+interface CatalogueEntry<P> {
+  /** HTTP status of the answer. */
+  readonly status: number;
+  /** Whether the same request may succeed a little later without anybody's doing. */
+  readonly retryable: boolean;
+  readonly message: (params: P) => string;
+}
+
+const entry = <P>(status: number, retryable: boolean, message: (params: P) => string): CatalogueEntry<P> => Object.freeze({ status, retryable, message });
+
+type Named = { readonly name: string };
+type Caused = Named & { readonly reason: string };
+
+const list = (names: readonly string[]): string => (names.length === 0 ? 'none' : names.join(', '));
+
+export const ERRORS = Object.freeze({
+  PLUGIN_UNKNOWN: entry(404, false, (p: Named & { known: readonly string[] }) =>
+    `There is no plugin "${p.name}". Known plugins: ${list(p.known)}. Put its folder into PLUGINS_DIR to make it known.`),
+  PLUGIN_NAME_INVALID: entry(400, false, (p: Named & { reason: string }) =>
+    `"${p.name}" cannot be the name of a plugin: ${p.reason}. Use a small letter, then small letters, digits, "_" or "-".`),
+  PLUGIN_NOT_LOADED: entry(404, false, (p: Named) =>
+    `Plugin "${p.name}" is known but not loaded. Load it with POST /plugins/load/${p.name}.`),
+  PLUGIN_NOT_RUNNING: entry(503, true, (p: Named & { status: string }) =>
+    `Plugin "${p.name}" is ${p.status} and takes no requests. ` +
+    (p.status === 'restarting' ? 'Try again shortly.' : `Start it with POST /plugins/start/${p.name}.`)),
+  PLUGIN_QUARANTINED: entry(503, false, (p: Caused) =>
+    `Plugin "${p.name}" is quarantined: ${p.reason}. Mend the cause, then clear it with POST /plugins/start/${p.name}.`),
+  PLUGIN_CRASHED: entry(502, false, (p: Caused) =>
+    `Plugin "${p.name}" died while it handled this request (${p.reason}). It is being restarted; whether the request took effect is not known.`),
+  PLUGIN_UNRESPONSIVE: entry(504, false, (p: Named & { silentMs: number }) =>
+    `Plugin "${p.name}" was ended because its event loop stood still for ${p.silentMs} ms with this request begun. It is being restarted.`),
+  PLUGIN_OVERLOADED: entry(503, true, (p: Named & { concurrency: number; queue: number }) =>
+    `Plugin "${p.name}" is busy with ${p.concurrency} requests and ${p.queue} more are waiting. Try again shortly.`),
+  PLUGIN_TIMEOUT: entry(504, true, (p: Named & { timeoutMs: number }) =>
+    `Plugin "${p.name}" did not answer within ${p.timeoutMs} ms.`),
+  PLUGIN_BAD_ANSWER: entry(502, false, (p: Caused) =>
+    `Plugin "${p.name}" gave an answer that cannot be sent: ${p.reason}.`),
+  PLUGIN_HANDLER_FAILED: entry(500, false, (p: Named & { method: string; url: string }) =>
+    `Plugin "${p.name}" failed while it handled ${p.method} ${p.url}. The log has the cause under this requestId.`),
+  PLUGIN_LOAD_FAILED: entry(422, false, (p: Caused) =>
+    `Plugin "${p.name}" could not be loaded: ${p.reason}`),
+  PLUGIN_START_FAILED: entry(422, false, (p: Caused) =>
+    `Plugin "${p.name}" could not be started: ${p.reason}`),
+  PLUGIN_CONFLICT: entry(409, false, (p: Caused) =>
+    `Plugin "${p.name}": ${p.reason}`),
+  ROUTE_UNKNOWN: entry(404, false, (p: { method: string; url: string }) =>
+    `There is nothing at ${p.method} ${p.url}. See /docs for what there is.`),
+  METHOD_NOT_ALLOWED: entry(405, false, (p: { method: string; url: string; allowed: string }) =>
+    `${p.url} does not take ${p.method}; use ${p.allowed}.`),
+  SERVICE_UNKNOWN: entry(500, false, (p: { service: string }) =>
+    `No plugin has ever provided the service "${p.service}".`),
+  SERVICE_UNAVAILABLE: entry(503, true, (p: { service: string; reason: string }) =>
+    `The service "${p.service}" is not available: ${p.reason}.`),
+  SERVICE_FORBIDDEN: entry(500, false, (p: Named & { service: string }) =>
+    `Plugin "${p.name}" does not declare the service "${p.service}" in \`requires\` or \`optional\` and may not use it.`),
+  EVENT_TOO_LARGE: entry(500, false, (p: { topic: string; bytes: number; maxBytes: number }) =>
+    `The event "${p.topic}" has ${p.bytes} bytes; at most ${p.maxBytes} are allowed. Send a reference instead of the data.`),
+  DATABASE_UNAVAILABLE: entry(503, true, (p: { reason: string }) =>
+    `The database cannot be reached: ${p.reason}.`),
+  PAYLOAD_TOO_LARGE: entry(413, false, (p: Named & { limitBytes: number }) =>
+    `The body is larger than the ${p.limitBytes} bytes that plugin "${p.name}" accepts.`),
+  OPERATOR_UNAUTHORIZED: entry(401, false, (_: Record<never, never>) =>
+    'This needs the operator token: send it as "Authorization: Bearer <OPERATOR_TOKEN>".'),
+  OPERATOR_FORBIDDEN: entry(403, false, (p: { reason: string }) =>
+    `Refused: ${p.reason}.`),
+  KERNEL_STOPPING: entry(503, true, (_: Record<never, never>) =>
+    'The system is shutting down. Try again when it is back.'),
+  CONFIG_INVALID: entry(500, false, (p: { problems: readonly string[] }) =>
+    `The configuration is not valid:\n${p.problems.map((problem) => `  - ${problem}`).join('\n')}`),
+});
+
+export type ErrorCode = keyof typeof ERRORS;
+export type ErrorParams<C extends ErrorCode> = Parameters<(typeof ERRORS)[C]['message']>[0];
+
+/** An error of the catalogue. Thrown in a plugin's handler it becomes an answer with its status. */
+export class BulkheadError<C extends ErrorCode = ErrorCode> extends Error {
+  override readonly name = 'BulkheadError';
+  readonly code: C;
+  /** HTTP status, as Fastify reads it. */
+  readonly statusCode: number;
+  readonly retryable: boolean;
+  /** Seconds until a retry makes sense, where somebody knows. */
+  readonly retryAfterSeconds: number | undefined;
+
+  constructor(code: C, params: ErrorParams<C>, options: { cause?: unknown; retryAfterSeconds?: number | undefined } = {}) {
+    const { status, retryable, message } = ERRORS[code] as unknown as CatalogueEntry<ErrorParams<C>>;
+    super(message(params), 'cause' in options ? { cause: options.cause } : undefined);
+    this.code = code;
+    this.statusCode = status;
+    this.retryable = retryable;
+    this.retryAfterSeconds = options.retryAfterSeconds;
+  }
+}
+
+/** The body of every error answer; Fastify's own shape with the request's id. */
+export interface ErrorBody {
+  readonly statusCode: number;
+  readonly code: string;
+  /** The status in words, as in RFC 9110. */
+  readonly error: string;
+  readonly message: string;
+  readonly requestId: string;
+}
+
+/** An error as it crosses a thread: a posted `Error` would lose `code` and `statusCode`. */
+export interface PlainError {
+  readonly name: string;
+  readonly message: string;
+  readonly code?: string;
+  readonly statusCode?: number;
+  readonly stack?: string;
+}
+
+/** Reads any thrown value, also `throw "text"` and `throw null`; never throws itself. */
+export function toPlainError(thrown: unknown): PlainError {
+  if (typeof thrown !== 'object' || thrown === null) return { name: 'Error', message: safeString(thrown) };
+  const source = thrown as Record<string, unknown>;
+  return {
+    name: typeof source['name'] === 'string' ? source['name'] : 'Error',
+    message: typeof source['message'] === 'string' ? source['message'] : safeString(thrown),
+    ...(typeof source['code'] === 'string' && { code: source['code'] }),
+    ...(typeof source['statusCode'] === 'number' && { statusCode: source['statusCode'] }),
+    ...(typeof source['stack'] === 'string' && { stack: source['stack'] }),
+  };
+}
+
+function safeString(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return 'a value that cannot be shown';
+  }
+}

@@ -1,0 +1,99 @@
+// The data plane: every frame that travels between the kernel and a host, as plain cloneable data. Must not know how frames are sent or handled.
+import type { MessagePort } from 'node:worker_threads';
+import type { PlainError } from './errors.js';
+
+/** Header names and values in turn, in the order and case of the wire, as Node's `rawHeaders`. */
+export type FlatHeaders = readonly string[];
+
+/** A request begins. `id` is unique within the generation and grows by one. */
+export interface RequestFrame {
+  readonly kind: 'request';
+  readonly id: number;
+  readonly method: string;
+  /** Path and query below the mount, always with a leading slash. */
+  readonly url: string;
+  /** Path and query as the client sent them. */
+  readonly originalUrl: string;
+  /** The prefix under which the plugin was reached, without a trailing slash. */
+  readonly mount: string;
+  readonly httpVersion: string;
+  readonly headers: FlatHeaders;
+  /** The whole body; null when there is none or when it follows in chunks. */
+  readonly body: Uint8Array | null;
+  /** True when `chunk` frames and an `end` frame follow. */
+  readonly streams: boolean;
+  readonly requestId: string;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly encrypted: boolean;
+}
+
+/** The head of an answer, with the whole body unless it streams. */
+export interface ResponseFrame {
+  readonly kind: 'response';
+  readonly id: number;
+  readonly statusCode: number;
+  /** Empty for the standard text of the status. */
+  readonly statusMessage: string;
+  readonly headers: FlatHeaders;
+  readonly body: string | Uint8Array | null;
+  readonly streams: boolean;
+}
+
+/** Bytes of the body of exchange `id`: of the request when sent by the kernel, of the answer when sent by the host. */
+export interface ChunkFrame { readonly kind: 'chunk'; readonly id: number; readonly data: Uint8Array }
+/** The body of exchange `id` is complete. Only an answer has trailers. */
+export interface EndFrame { readonly kind: 'end'; readonly id: number; readonly trailers: FlatHeaders }
+/** The receiver of the body of exchange `id` has room for so many more bytes. */
+export interface CreditFrame { readonly kind: 'credit'; readonly id: number; readonly bytes: number }
+/** Exchange `id` is over before its end: the client went away, the deadline passed, or the handler destroyed its answer. */
+export interface CancelFrame { readonly kind: 'cancel'; readonly id: number; readonly reason: string }
+
+/** The host asks for a database connection under a number of its own choice. */
+export interface LeaseOpenFrame { readonly kind: 'lease-open'; readonly lease: number }
+/** The connection is lent and idle. `processId` is that of its PostgreSQL backend. */
+export interface LeaseGrantedFrame { readonly kind: 'lease-granted'; readonly lease: number; readonly processId: number }
+/** Bytes of the PostgreSQL protocol, in either direction. */
+export interface LeaseDataFrame { readonly kind: 'lease-data'; readonly lease: number; readonly data: Uint8Array }
+export interface LeaseCreditFrame { readonly kind: 'lease-credit'; readonly lease: number; readonly bytes: number }
+/** The host gives the connection back. */
+export interface LeaseReturnFrame { readonly kind: 'lease-return'; readonly lease: number }
+/** The lease was refused or has ended by the kernel's or the server's doing. */
+export interface LeaseEndedFrame { readonly kind: 'lease-ended'; readonly lease: number; readonly error: PlainError }
+
+export interface ProvideFrame { readonly kind: 'provide'; readonly service: string }
+/** The host wants a direct port to the provider of `service`; `ref` is its own number for the answer. */
+export interface ServiceOpenFrame { readonly kind: 'service-open'; readonly ref: number; readonly service: string }
+/** The consumer's end of a direct port, or the reason why there is none. */
+export type ServiceOpenedFrame =
+  | { readonly kind: 'service-opened'; readonly ref: number; readonly port: MessagePort }
+  | { readonly kind: 'service-opened'; readonly ref: number; readonly error: PlainError };
+/** The provider's end of a direct port. */
+export interface ServiceAcceptFrame { readonly kind: 'service-accept'; readonly service: string; readonly port: MessagePort }
+
+export interface SubscribeFrame { readonly kind: 'subscribe'; readonly topic: string }
+export interface UnsubscribeFrame { readonly kind: 'unsubscribe'; readonly topic: string }
+/** `payload` is serialised with node:v8, so that the kernel passes it on unread. */
+export interface PublishFrame { readonly kind: 'publish'; readonly topic: string; readonly payload: Uint8Array }
+export interface EventFrame { readonly kind: 'event'; readonly topic: string; readonly payload: Uint8Array; readonly publisher: string }
+
+/** Lines of pino JSON, each with its line feed. */
+export interface LogFrame { readonly kind: 'log'; readonly lines: string }
+
+export type KernelToHostFrame =
+  | RequestFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
+  | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseEndedFrame
+  | ServiceOpenedFrame | ServiceAcceptFrame | EventFrame;
+
+export type HostToKernelFrame =
+  | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
+  | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
+  | ProvideFrame | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
+  | LogFrame;
+
+/** What travels on a direct port from consumer to provider. `method` is null when the service is a function. */
+export interface CallFrame { readonly kind: 'call'; readonly id: number; readonly method: string | null; readonly args: readonly unknown[] }
+/** What travels back. */
+export type ReplyFrame =
+  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'error'; readonly id: number; readonly error: PlainError };

@@ -1,0 +1,38 @@
+// The control plane: what the kernel can ask of a host, one call at a time, over comlink. Must not know either side.
+import type { MessagePort } from 'node:worker_threads';
+import type { PluginManifest, RouteDescription } from './plugin.js';
+
+/** What a worker is born with. */
+export interface HostBirth {
+  readonly control: MessagePort;
+  readonly data: MessagePort;
+  readonly status: SharedArrayBuffer;
+}
+
+/** Which plugin a host is to run. */
+export interface HostOrder {
+  readonly name: string;
+  readonly generation: number;
+  /** URL of the bundled plugin file. */
+  readonly bundle: string;
+  /** The operator's variables for this plugin, under their full names: the worker's whole environment. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** The same without the prefix, as `ctx.config`. */
+  readonly config: Readonly<Record<string, string>>;
+  /** A level of pino. */
+  readonly logLevel: string;
+}
+
+/** The host's answers; each rejects with a plain error. Called in this order, each at most once. */
+export interface HostApi {
+  /** Imports the bundle and reads its manifest; no hook has run yet. */
+  describe(order: HostOrder): Promise<PluginManifest>;
+  /** Runs the plugin's `init`. */
+  init(): Promise<void>;
+  /** Runs the plugin's `routes` and makes its Fastify ready. */
+  mount(): Promise<readonly RouteDescription[]>;
+  /** Runs the plugin's `start`. */
+  start(): Promise<void>;
+  /** Aborts `ctx.signal`, runs the plugin's `stop` and lets the worker's task end. */
+  stop(): Promise<void>;
+}

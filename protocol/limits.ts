@@ -1,0 +1,112 @@
+// Every bound of the system, with its unit in its name and the reason for its size. Must not know how a bound is enforced.
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** What one plugin may use. A manifest may ask for other values with `limits`; these are the defaults. */
+export interface PluginLimits {
+  /** Old-generation V8 heap of the plugin's worker, in MiB (16 to 4096). */
+  readonly heapMb: number;
+  /** Requests handled by the worker at one time (1 to 10,000). */
+  readonly concurrency: number;
+  /** Requests that may wait for a free place (0 to 10,000); one more is refused with 503. */
+  readonly queue: number;
+  /** Time from admission to the first byte of the answer, in milliseconds (1 to 3,600,000). */
+  readonly timeoutMs: number;
+  /** Largest request body, in bytes (0 to 1 GiB). */
+  readonly bodyLimitBytes: number;
+  /** Silence of the worker's event loop after which it is killed, in milliseconds (200 to 600,000). */
+  readonly hangTimeoutMs: number;
+  /** PostgreSQL connections lent to the worker at one time (1 to 100). */
+  readonly connections: number;
+}
+
+export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
+  // With a young generation of 8 MiB this was the pair under which heap exhaustion ended the worker and not the process on Node 20, 22 and 24.
+  heapMb: 64,
+  // One worker is one thread: past some hundred open requests more concurrency only adds latency.
+  concurrency: 512,
+  // About one second of work for a plugin that answers in two milliseconds.
+  queue: 512,
+  // Long enough for a slow report, short enough that a browser is still there to read the answer.
+  timeoutMs: 30_000,
+  // Fastify's own default.
+  bodyLimitBytes: 1 * MIB,
+  // Five missed heartbeats of a busy loop are still a pause; a second without any is a hang.
+  hangTimeoutMs: 1_000,
+  // Less than half of the pool's default of 10, so that two plugins cannot starve the rest.
+  connections: 4,
+});
+
+/** Young generation of a worker's heap, in MiB; see `heapMb` for why 8. */
+export const WORKER_YOUNG_GENERATION_MB = 8;
+
+/** How long an import of the plugin and the check of its manifest may take: a cold disk and a busy machine, not a download. */
+export const BOOT_TIMEOUT_MS = 15_000;
+/** How long `init`, `routes` and `start` may take each: table creation and cache warming belong there. */
+export const HOOK_TIMEOUT_MS = 15_000;
+/** How long a stopping plugin may finish what it has begun; under the ten seconds that Docker grants a container. */
+export const DRAIN_TIMEOUT_MS = 5_000;
+/** How long `stop()` may take; with the drain still under Docker's ten seconds. */
+export const STOP_TIMEOUT_MS = 3_000;
+/** How long the kernel waits for a killed thread; a worker in `execSync` ends only when that does. */
+export const TERMINATE_TIMEOUT_MS = 2_000;
+/** After this the kernel leaves whatever has not ended; Docker sends SIGKILL at ten seconds. */
+export const SHUTDOWN_TIMEOUT_MS = 9_500;
+
+/** How often a host bumps its heartbeat: five times within the shortest silence that is reported. */
+export const HEARTBEAT_INTERVAL_MS = 100;
+/** How often the kernel looks at all heartbeats: a hang is seen at most this much after its limit. */
+export const WATCHDOG_INTERVAL_MS = 50;
+/** Silence that is reported as `unresponsive`: a human notices half a second. */
+export const UNRESPONSIVE_AFTER_MS = 500;
+
+/** Wait before the second restart in a row (the first is immediate); doubles from there. */
+export const BACKOFF_INITIAL_MS = 100;
+/** Longest wait between restarts: an operator who mends the cause waits no longer than this. */
+export const BACKOFF_MAX_MS = 30_000;
+/** A death is forgotten after this much time; the window in which deaths are counted. */
+export const DEATH_WINDOW_MS = 60_000;
+/** Deaths within the window that mean quarantine. */
+export const DEATHS_BEFORE_QUARANTINE = 5;
+
+/** Transitions and deaths kept per plugin for the operator: a page of a terminal. */
+export const HISTORY_MAX_ENTRIES = 20;
+/** Operator verbs that may wait for one plugin: more are scripts gone wrong. */
+export const VERB_QUEUE_MAX = 32;
+/** Plugins that boot at one time: more than the cores would only take turns. */
+export const PARALLEL_BOOTS_MAX = 4;
+
+/** A body up to this size travels inside its frame; a larger one streams. Copying 64 KiB costs less than one more message. */
+export const BODY_INLINE_MAX_BYTES = 64 * KIB;
+/** Bytes of one stream that may be under way without the receiver's consent: two reads of a socket ahead per direction. */
+export const STREAM_WINDOW_BYTES = 256 * KIB;
+/** Frames posted in one message: bounds the time that one message event may hold a thread. */
+export const CHANNEL_BATCH_MAX_FRAMES = 256;
+
+/** Largest event payload, serialised: events carry facts, not files. */
+export const EVENT_PAYLOAD_MAX_BYTES = 64 * KIB;
+/** Service calls one plugin may have pending with another. */
+export const SERVICE_CALLS_MAX_PENDING = 1_024;
+/** How long a service call may take: less than a request, so that the caller can still answer. */
+export const SERVICE_CALL_TIMEOUT_MS = 10_000;
+
+/** Log lines per second of one plugin that are written; the rest is counted and reported in one line. */
+export const LOG_LINES_PER_SECOND_MAX = 500;
+/** Longest log line of a plugin; a longer one is cut. */
+export const LOG_LINE_MAX_BYTES = 16 * KIB;
+
+/** Wait for a free PostgreSQL connection: longer means that the pool is too small, and the client should hear so. */
+export const LEASE_WAIT_MS = 5_000;
+/** A connection that a plugin has not used for this long goes back: idle loans serve nobody. */
+export const LEASE_IDLE_MS = 2_000;
+/** Time for one health query of the kernel: a load balancer asks every few seconds. */
+export const DATABASE_PING_TIMEOUT_MS = 2_000;
+
+/** How long the bundler's child process (16 MB) is kept after the last load. */
+export const BUNDLER_IDLE_MS = 5_000;
+
+/** Longest plugin name: it is part of every path, log line and status row, and people read those. */
+export const PLUGIN_NAME_MAX_CHARACTERS = 64;
+/** Extra prefixes of one plugin. */
+export const MOUNTS_MAX = 16;

@@ -1,0 +1,152 @@
+// What a plugin is: its definition, its context, and its manifest as data. Must not know the kernel or the host.
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { FastifyInstance, FastifyBaseLogger, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify';
+import type { Logger } from 'pino';
+import type { Pool } from 'pg';
+import { MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, type PluginLimits } from './limits.js';
+import type { Events, Services } from './services.js';
+
+/** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
+export type PluginApp = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The prefix under which the plugin was reached, such as `/items`; build links from it. `url` is what follows it. */
+    readonly mount: string;
+  }
+}
+
+/** What a plugin gets; it lives as long as one generation. */
+export interface PluginContext {
+  readonly name: string;
+  /** The operator's settings for this plugin: `PLUGIN_<NAME>_GREETING=hi` is `config.GREETING`. */
+  readonly config: Readonly<Record<string, string>>;
+  readonly log: Logger;
+  /** A pool of connections that the kernel lends; use it as any `pg.Pool`, but do not end it. */
+  readonly db: Pool;
+  /** Aborted when the generation stops, before `stop()` is called. */
+  readonly signal: AbortSignal;
+  readonly services: Services;
+  readonly events: Events;
+}
+
+/** The default export of a plugin's `plugin.ts` or `plugin.js`. */
+export interface PluginDefinition {
+  /** The same as the plugin's folder; see `pluginNameProblem` for what is allowed. */
+  readonly name: string;
+  readonly version: string;
+  readonly description?: string;
+  /** Extra path prefixes besides `/plugins/<name>`, such as `/items`. */
+  readonly mounts?: readonly string[];
+  readonly limits?: Partial<PluginLimits>;
+  /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
+  init?(ctx: PluginContext): void | Promise<void>;
+  /** Registers routes, hooks and Fastify plugins. */
+  routes?(app: PluginApp, ctx: PluginContext): void | Promise<void>;
+  /** Begins the work; requests are admitted once this has succeeded. */
+  start?(ctx: PluginContext): void | Promise<void>;
+  /** Ends the work; no request is open any more. Services, events and the database are still there. */
+  stop?(ctx: PluginContext): void | Promise<void>;
+}
+
+/** Gives a definition its type; a plain object as default export works as well. */
+export function definePlugin(definition: PluginDefinition): PluginDefinition {
+  return definition;
+}
+
+/** What a definition says of itself, as data: this is all that the kernel ever sees of it. */
+export interface PluginManifest {
+  readonly name: string;
+  readonly version: string;
+  readonly description: string;
+  readonly mounts: readonly string[];
+  readonly limits: PluginLimits;
+}
+
+/** One route of a plugin as data, for the documentation. */
+export interface RouteDescription {
+  readonly method: string;
+  /** Below the mount, in Fastify's syntax. */
+  readonly url: string;
+  /** The route's schema as JSON; empty when it has none. */
+  readonly schema: Readonly<Record<string, unknown>>;
+}
+
+/** Words that follow `/plugins/` in the operator's own routes, and names with a meaning to JavaScript. */
+const RESERVED_NAMES: ReadonlySet<string> = new Set([
+  'load', 'start', 'stop', 'unload', 'restart', 'reload', 'status', 'events', 'audit', 'profile', 'heap', 'log', 'kernel', 'constructor', 'prototype',
+]);
+
+/** First segments of the kernel's own paths; no plugin can mount there. */
+const RESERVED_SEGMENTS: ReadonlySet<string> = new Set(['plugins', 'health', 'docs', 'openapi.json', 'metrics', 'console']);
+
+const NAME = new RegExp(`^[a-z][a-z0-9_-]{0,${PLUGIN_NAME_MAX_CHARACTERS - 1}}$`);
+const MOUNT = /^(\/[A-Za-z0-9._~-]+)+$/;
+
+/** Why this cannot be a plugin's name, or null when it can. */
+export function pluginNameProblem(name: string): string | null {
+  if (RESERVED_NAMES.has(name)) return 'it is a reserved word';
+  if (name.length > PLUGIN_NAME_MAX_CHARACTERS) return `it has more than ${PLUGIN_NAME_MAX_CHARACTERS} characters`;
+  return NAME.test(name) ? null : 'it has characters that are not allowed';
+}
+
+const LIMIT_RANGES: { readonly [K in keyof PluginLimits]: readonly [min: number, max: number] } = {
+  heapMb: [16, 4_096],
+  concurrency: [1, 10_000],
+  queue: [0, 10_000],
+  timeoutMs: [1, 3_600_000],
+  bodyLimitBytes: [0, 1_073_741_824],
+  hangTimeoutMs: [200, 600_000],
+  connections: [1, 100],
+};
+
+/** Reads a default export of unknown shape. Returns its manifest, or all that is wrong with it. */
+export function readManifest(exported: unknown, folder: string): { readonly manifest: PluginManifest } | { readonly problems: readonly string[] } {
+  if (typeof exported !== 'object' || exported === null) {
+    return { problems: ['its plugin file has no default export; write `export default definePlugin({ ... })`'] };
+  }
+  const definition = exported as Record<string, unknown>;
+  const problems: string[] = [];
+  const { name, version, description = '', mounts = [], limits = {} } = definition;
+
+  if (typeof name !== 'string') problems.push('`name` must be a string');
+  else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
+  if (typeof version !== 'string' || version === '') problems.push('`version` must be a string such as "1.0.0"');
+  if (typeof description !== 'string') problems.push('`description` must be a string');
+  for (const hook of ['init', 'routes', 'start', 'stop']) {
+    if (definition[hook] !== undefined && typeof definition[hook] !== 'function') problems.push(`\`${hook}\` must be a function`);
+  }
+  problems.push(...mountProblems(mounts), ...limitProblems(limits));
+  if (problems.length > 0) return { problems };
+
+  return {
+    manifest: {
+      name: folder,
+      version: version as string,
+      description: description as string,
+      mounts: [`/plugins/${folder}`, ...(mounts as string[])],
+      limits: { ...PLUGIN_LIMITS, ...(limits as Partial<PluginLimits>) },
+    },
+  };
+}
+
+function mountProblems(mounts: unknown): string[] {
+  if (!Array.isArray(mounts)) return ['`mounts` must be an array of path prefixes'];
+  if (mounts.length > MOUNTS_MAX) return [`\`mounts\` has more than ${MOUNTS_MAX} entries`];
+  return mounts.flatMap((mount: unknown) => {
+    if (typeof mount !== 'string' || !MOUNT.test(mount) || /\/\.{1,2}(\/|$)/.test(mount)) {
+      return [`mount ${JSON.stringify(mount)} must be a path such as "/items", without a trailing slash`];
+    }
+    const segment = mount.split('/')[1] ?? '';
+    return RESERVED_SEGMENTS.has(segment) ? [`mount "${mount}" lies under /${segment}, which belongs to the kernel`] : [];
+  });
+}
+
+function limitProblems(limits: unknown): string[] {
+  if (typeof limits !== 'object' || limits === null) return ['`limits` must be an object'];
+  return Object.entries(limits).flatMap(([key, value]: [string, unknown]) => {
+    if (!Object.hasOwn(LIMIT_RANGES, key)) return [`\`limits.${key}\` is not a limit; there are ${Object.keys(LIMIT_RANGES).join(', ')}`];
+    const [min, max] = LIMIT_RANGES[key as keyof PluginLimits];
+    return Number.isInteger(value) && (value as number) >= min && (value as number) <= max ? [] : [`\`limits.${key}\` must be a whole number from ${min} to ${max}`];
+  });
+}
