@@ -2,11 +2,13 @@
 import type { MessagePort, Transferable } from 'node:worker_threads';
 import { CHANNEL_BATCH_MAX_FRAMES } from './limits.js';
 
-export interface ChannelHandlers<In> {
+export interface ChannelHandlers<In, Out = unknown> {
   /** Called for each frame in the order of sending; must not throw. */
   readonly onFrame: (frame: In) => void;
   /** Called once, when either side has closed or its thread has ended. */
   readonly onClose?: () => void;
+  /** Called for a frame of a batch that cannot be cloned; without it the whole batch throws in the next turn. Only for frames without a transfer. */
+  readonly onUnsendable?: (frame: Out, error: Error) => void;
 }
 
 /**
@@ -15,13 +17,15 @@ export interface ChannelHandlers<In> {
  */
 export class Channel<Out, In> {
   readonly #port: MessagePort;
+  readonly #onUnsendable: ((frame: Out, error: Error) => void) | undefined;
   #queue: Out[] = [];
   #transfer: Transferable[] = [];
   #flushing = false;
   #closed = false;
 
-  constructor(port: MessagePort, handlers: ChannelHandlers<In>) {
+  constructor(port: MessagePort, handlers: ChannelHandlers<In, Out>) {
     this.#port = port;
+    this.#onUnsendable = handlers.onUnsendable;
     port.on('message', (batch: readonly In[]) => {
       for (const frame of batch) {
         // A handler may close the channel in the middle of a batch; what follows belongs to nobody.
@@ -41,7 +45,7 @@ export class Channel<Out, In> {
     return this.#closed;
   }
 
-  /** Sends a frame; does nothing after the close. Throws `DataCloneError` for a frame that cannot be cloned. */
+  /** Sends a frame; does nothing after the close. Throws `DataCloneError` for the first frame of a turn that cannot be cloned; a later one goes to `onUnsendable`. */
   send(frame: Out, transfer?: readonly Transferable[]): void {
     if (this.#closed) return;
     if (!this.#flushing) {
@@ -74,6 +78,20 @@ export class Channel<Out, In> {
     const transfer = this.#transfer;
     this.#queue = [];
     this.#transfer = [];
-    this.#port.postMessage(queue, transfer);
+    try {
+      this.#port.postMessage(queue, transfer);
+    } catch (error) {
+      if (this.#onUnsendable === undefined || transfer.length > 0) throw error;
+      for (const frame of queue) this.#postAlone(frame);
+    }
+  }
+
+  /** One frame that cannot be cloned must not take the others of its batch with it. */
+  #postAlone(frame: Out): void {
+    try {
+      this.#port.postMessage([frame]);
+    } catch (error) {
+      this.#onUnsendable?.(frame, error as Error);
+    }
   }
 }

@@ -5,22 +5,11 @@ import pg, { type PoolClient, type PoolConfig } from 'pg';
 import UntypedPool from 'pg-pool';
 import type { Logger } from 'pino';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
-import { DATABASE_PING_TIMEOUT_MS, LEASE_WAIT_MS } from '../../protocol/limits.js';
+import {
+  DATABASE_CANCEL_TIMEOUT_MS, DATABASE_CLOSE_TIMEOUT_MS, DATABASE_HANG_UP_WAITS_MS, DATABASE_IDLE_MS, DATABASE_KEEP_ALIVE_DELAY_MS, DATABASE_PING_TIMEOUT_MS, DATABASE_STATEMENT_TIMEOUT_MS, LEASE_WAIT_MS,
+} from '../../protocol/limits.js';
 
 const Pool = UntypedPool as new (options: PoolConfig, client: typeof pg.Client) => pg.Pool;
-
-/** A backend costs the server some MB; one that nobody has needed for this long is let go. */
-const IDLE_MS = 30_000;
-/** A statement of the kernel's own is short: longer means that the server is stuck. */
-const STATEMENT_TIMEOUT_MS = DATABASE_PING_TIMEOUT_MS;
-/** A peer that vanished without a word is noticed within some 20 s instead of hours: the system asks ten times, each second. */
-const KEEP_ALIVE_DELAY_MS = 10_000;
-/** Waits for the server to hang up, with a cancel request after each: the first spares an idle backend the request; under a second in all. */
-const HANG_UP_WAITS_MS = [5, 50, 100, 200, 400] as const;
-/** A cancel request is one packet; the server answers it by closing. */
-const CANCEL_TIMEOUT_MS = 1_000;
-/** Time for connections to say goodbye when the kernel ends. */
-const CLOSE_TIMEOUT_MS = 1_000;
 
 export interface DatabaseOptions {
   /** `postgresql://...`, also with `sslmode` or a unix socket; holds the password, so it is never shown. */
@@ -58,10 +47,10 @@ export function createDatabase({ url, poolMax, applicationName, log }: DatabaseO
     ...readUrl(url),
     application_name: applicationName,
     connectionTimeoutMillis: LEASE_WAIT_MS,
-    query_timeout: STATEMENT_TIMEOUT_MS,
-    idleTimeoutMillis: IDLE_MS,
+    query_timeout: DATABASE_STATEMENT_TIMEOUT_MS,
+    idleTimeoutMillis: DATABASE_IDLE_MS,
     keepAlive: true,
-    keepAliveInitialDelayMillis: KEEP_ALIVE_DELAY_MS,
+    keepAliveInitialDelayMillis: DATABASE_KEEP_ALIVE_DELAY_MS,
   };
   const shared = new Pool({ ...config, max: poolMax }, pg.Client);
   // Apart, so that a health check tells how the database is and not how busy the plugins are. Both halves of its time end in an error.
@@ -119,7 +108,7 @@ export function createDatabase({ url, poolMax, applicationName, log }: DatabaseO
     async close() {
       closed = true;
       for (const pool of [shared, own]) void pool.end().catch(() => {});
-      await Promise.all([...sockets].map((socket) => closesWithin(socket, CLOSE_TIMEOUT_MS)));
+      await Promise.all([...sockets].map((socket) => closesWithin(socket, DATABASE_CLOSE_TIMEOUT_MS)));
       for (const socket of sockets) socket.destroy();
     },
   };
@@ -174,7 +163,7 @@ async function hangUp(client: PoolClient): Promise<void> {
   // A server that cannot get rid of its rows does not hear us either.
   socket.resume();
   socket.end();
-  for (const ms of HANG_UP_WAITS_MS) {
+  for (const ms of DATABASE_HANG_UP_WAITS_MS) {
     if (await closesWithin(socket, ms)) return;
     sendCancel(client);
   }
@@ -201,7 +190,7 @@ function sendCancel(client: PoolClient): void {
   const { processID, secretKey, sslNegotiation } = client as unknown as ClientInternals;
   const { host, port, ssl } = client;
   const connection = new pg.Connection({ ssl, sslNegotiation } as object) as pg.Connection & ConnectionInternals;
-  const timer = setTimeout(() => connection.stream.destroy(), CANCEL_TIMEOUT_MS);
+  const timer = setTimeout(() => connection.stream.destroy(), DATABASE_CANCEL_TIMEOUT_MS);
   const cancel = (): void => connection.cancel(processID, secretKey);
   connection.on('error', () => {});
   connection.once('end', () => clearTimeout(timer));

@@ -4,15 +4,12 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { chown, mkdir, rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { EMBEDDED_START_TIMEOUT_MS, EMBEDDED_STOP_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { Cluster, DatabaseLog } from './postgres-cluster.js';
 import { readLock, waitUntilFree } from './postgres-lock.js';
 import { CHILD_ENVIRONMENT, credentials } from './system-account.js';
 
-/** A start took 60 ms here, 230 ms after a crash; a minute replays more than `max_wal_size` from a slow disk. */
-const START_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 10;
-/** The watching shell takes at most 5 s, unless somebody has killed it. Less than the ten seconds that Docker grants. */
-const STOP_TIMEOUT_MS = 6_000;
 /** Backends that outlive their server hold its output open; they leave within milliseconds, those that compute with their client. */
 const ORPHANS_TIMEOUT_MS = 1_000;
 /** Enough for an error with its details and hints. */
@@ -137,7 +134,7 @@ class ServerProcess {
         this.#state = 'serving';
         return { pid: lock.pid, ended: this.#ended };
       }
-      if (performance.now() - began > START_TIMEOUT_MS) this.#stop();
+      if (performance.now() - began > EMBEDDED_START_TIMEOUT_MS) this.#stop();
       if (this.#state !== 'starting') {
         const how = await this.#ended;
         // Another one may have been faster by a moment: its name says more than PostgreSQL's words.
@@ -175,7 +172,7 @@ class ServerProcess {
     this.#child.stdin.destroy();
     const force = setTimeout(() => {
       if (this.#state === 'stopping') this.#killGroup();
-    }, STOP_TIMEOUT_MS);
+    }, EMBEDDED_STOP_TIMEOUT_MS);
     void this.#ended.then(() => clearTimeout(force));
   }
 

@@ -1,10 +1,10 @@
 // A folder that appears whole or not at all: filled under a temporary name, then renamed. Must not know what is in it.
 import { lstat, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { COMMAND_TIMEOUT_MS } from './system-account.js';
+import { EMBEDDED_COMMAND_TIMEOUT_MS } from '../../protocol/limits.js';
 
 /** Filling takes at most two commands of bounded time (initdb, then the database): what is older, nobody is at work in. */
-const ABANDONED_AFTER_MS = 2 * COMMAND_TIMEOUT_MS;
+const ABANDONED_AFTER_MS = 2 * EMBEDDED_COMMAND_TIMEOUT_MS;
 
 /** Names under which attempts are made; every target begins with `postgres`. */
 const ATTEMPT = /^postgres.*\.tmp(-\w+)?$/;

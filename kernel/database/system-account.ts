@@ -2,6 +2,7 @@
 // cannot reach elsewhere. Must not know about clusters or servers.
 import { execFile } from 'node:child_process';
 import { access, chmod, constants, mkdir, readFile } from 'node:fs/promises';
+import { EMBEDDED_COMMAND_TIMEOUT_MS } from '../../protocol/limits.js';
 
 /** An account to run a child process as; `undefined` in its place means the account the kernel itself runs as. */
 export interface SystemAccount {
@@ -22,9 +23,6 @@ const SHARED_FOLDER = '/var/lib/bulkhead';
 
 /** PostgreSQL's own account first (`_postgres` on macOS), then the one in Node's Docker images, then the one that is everywhere. */
 const CANDIDATES = ['postgres', '_postgres', 'node', 'nobody'];
-
-/** A first initdb took 0.5 s here; a minute leaves room for a slow disk. */
-export const COMMAND_TIMEOUT_MS = 60_000;
 
 /** Finds an account that root may run PostgreSQL as, which itself refuses root. Throws when /etc/passwd has none of them. */
 export async function findUnprivilegedAccount(): Promise<SystemAccount> {
@@ -47,7 +45,7 @@ export function credentials(account: SystemAccount | undefined): { uid?: number;
 /** Runs a program to its end and gives its standard output. Throws with what it wrote to standard error, or after 60 s. */
 export function run(account: SystemAccount | undefined, program: string, args: readonly string[], input = ''): Promise<string> {
   return new Promise((resolve, reject) => {
-    const options = { ...credentials(account), cwd: '/', env: CHILD_ENVIRONMENT, timeout: COMMAND_TIMEOUT_MS, killSignal: 'SIGKILL' } as const;
+    const options = { ...credentials(account), cwd: '/', env: CHILD_ENVIRONMENT, timeout: EMBEDDED_COMMAND_TIMEOUT_MS, killSignal: 'SIGKILL' } as const;
     const child = execFile(program, args, options, (error, stdout, stderr) => {
       if (error === null) resolve(stdout);
       else reject(new Error(`${program} failed: ${stderr.trim() || error.message}`, { cause: error }));

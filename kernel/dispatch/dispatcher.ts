@@ -2,7 +2,7 @@
 import { BulkheadError } from '../../protocol/errors.js';
 import type { ChunkFrame, CreditFrame, CancelFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
 import type { Death } from '../../protocol/lifecycle.js';
-import type { PluginLimits } from '../../protocol/limits.js';
+import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
 import type { Exchange, SendFrame } from './exchange.js';
 
 interface InFlight {
@@ -25,9 +25,6 @@ export interface RequestCounts {
 }
 
 export const noRequests = (): RequestCounts => ({ admitted: 0, answered: 0, shed: 0, timedOut: 0, lost: 0, dropped: 0 });
-
-/** How often deadlines are looked at: a request ends at most this much after its own, in milliseconds. */
-const SWEEP_INTERVAL_MS = 50;
 
 export class Dispatcher {
   readonly #plugin: string;
@@ -69,7 +66,7 @@ export class Dispatcher {
     const deadline = performance.now() + this.#limits.timeoutMs;
     if (this.#inFlight.size < this.#limits.concurrency) this.#begin(exchange, deadline);
     else this.#queue.set(exchange, deadline);
-    this.#sweep ??= setInterval(() => this.#sweepDeadlines(), SWEEP_INTERVAL_MS);
+    this.#sweep ??= setInterval(() => this.#sweepDeadlines(), DEADLINE_SWEEP_INTERVAL_MS);
   }
 
   handle(frame: ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {

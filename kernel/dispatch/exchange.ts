@@ -161,12 +161,14 @@ export class Exchange {
 
   #finish(cancel: string | null): void {
     this.#over = true;
+    // Nobody wants the rest of the body, but the client must get rid of it, or its connection stands still.
+    if (this.#streams) this.#req.resume();
     if (cancel !== null) this.#send?.({ kind: 'cancel', id: this.#id, reason: cancel });
     this.onOver?.(this);
   }
 
   #refuseBody(): void {
-    this.#res.setHeader('connection', 'close'); // the rest of the body is not worth reading
+    if (!this.answering) this.#res.setHeader('connection', 'close'); // the rest of the body is not worth reading
     this.fail(new BulkheadError('PAYLOAD_TOO_LARGE', { name: this.target.plugin, limitBytes: this.target.bodyLimitBytes }));
   }
 

@@ -19,6 +19,8 @@ export function createApp(manifest: PluginManifest, log: Logger): HostApp {
     bodyLimit: manifest.limits.bodyLimitBytes,
     genReqId: (raw) => (raw as unknown as HostRequest).requestId,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    // Paths that its router refuses, which reach no hook and no error handler.
+    frameworkErrors: (error, request, reply) => sendError(request, reply, Object.assign(error, { statusCode: error.statusCode ?? 400 })),
   });
   app.decorateRequest('mount', { getter(this: FastifyRequest) { return (this.raw as unknown as HostRequest).mount; } });
   app.addHook('onRoute', (route) => {
@@ -26,9 +28,6 @@ export function createApp(manifest: PluginManifest, log: Logger): HostApp {
       // The documentation needs no twin of every GET.
       if (method !== 'HEAD' && (route.schema as { hide?: boolean } | undefined)?.hide !== true) routes.push({ method, url: route.url, schema: asData(route.schema) });
     }
-  });
-  app.setNotFoundHandler((request, reply) => {
-    void sendError(request, reply, new BulkheadError('ROUTE_UNKNOWN', { method: request.method, url: request.originalUrl }));
   });
   app.setErrorHandler<FastifyError>((error, request, reply) => {
     const status = error.statusCode;
@@ -41,6 +40,17 @@ export function createApp(manifest: PluginManifest, log: Logger): HostApp {
     return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl }));
   });
   return { app: app as unknown as PluginApp, routes };
+}
+
+/** Called in the plugin's own scope, so that its hooks see these requests too. Leaves a handler of the plugin's own in place. */
+export function answerUnknownRoutes(scope: PluginApp): void {
+  try {
+    scope.setNotFoundHandler((request, reply) => {
+      void sendError(request, reply, new BulkheadError('ROUTE_UNKNOWN', { method: request.method, url: request.originalUrl }));
+    });
+  } catch {
+    // Fastify takes one handler per prefix; the plugin has set it.
+  }
 }
 
 function sendError(request: FastifyRequest, reply: FastifyReply, error: { statusCode: number; code: string | undefined; message: string }): FastifyReply {

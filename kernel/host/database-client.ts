@@ -9,13 +9,10 @@ import { ownedBytes, SendWindow, ReceiveWindow } from '../../protocol/flow.js';
 import type {
   LeaseCreditFrame, LeaseDataFrame, LeaseEndedFrame, LeaseGrantedFrame, LeaseOpenFrame, LeaseReturnFrame,
 } from '../../protocol/frames.js';
-import { LEASE_IDLE_MS, LEASE_WAIT_MS } from '../../protocol/limits.js';
+import { LEASE_IDLE_MS, LEASE_POOL_WAIT_MS } from '../../protocol/limits.js';
 
 type SendLease = (frame: LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame, transfer?: readonly ArrayBuffer[]) => void;
 type Callback = (error?: Error | null) => void;
-
-/** The kernel waits for a connection for LEASE_WAIT_MS; its error says more than one from here, so it gets a second to arrive. */
-const POOL_WAIT_MS = LEASE_WAIT_MS + 1_000;
 
 export interface LentPoolOptions {
   /** Sends a frame to the kernel; does nothing once the kernel's end is closed. */
@@ -84,7 +81,7 @@ function createPool(openSocket: () => Duplex, connections: number, log: Pick<Log
   const pool = new LentClientPool({
     max: connections,
     idleTimeoutMillis: LEASE_IDLE_MS,
-    connectionTimeoutMillis: POOL_WAIT_MS,
+    connectionTimeoutMillis: LEASE_POOL_WAIT_MS,
     // Idle connections must not keep the worker alive.
     allowExitOnIdle: true,
     stream: openSocket,
@@ -113,8 +110,8 @@ function noteShutdown(error: { code?: string; statusCode?: number }, client: Poo
 
 /** pg-pool's two timeouts, for a free connection and for a new one, by their texts; both know neither status nor cause. */
 const POOL_TIMEOUTS: ReadonlyMap<string, (connections: number) => string> = new Map([
-  ['timeout exceeded when trying to connect', (connections: number) => `the plugin's ${connections} connections were all busy for ${POOL_WAIT_MS} ms`],
-  ['Connection terminated due to connection timeout', () => `the kernel lent no connection within ${POOL_WAIT_MS} ms`],
+  ['timeout exceeded when trying to connect', (connections: number) => `the plugin's ${connections} connections were all busy for ${LEASE_POOL_WAIT_MS} ms`],
+  ['Connection terminated due to connection timeout', () => `the kernel lent no connection within ${LEASE_POOL_WAIT_MS} ms`],
 ]);
 
 /** Turns a timeout into an answer; leaves any other error as it is. */

@@ -8,7 +8,7 @@ import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
 import { readManifest, type PluginContext, type PluginDefinition, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
-import { createApp } from './app.js';
+import { answerUnknownRoutes, createApp } from './app.js';
 import { createLentPool, type LentPool } from './database-client.js';
 import { HostEvents } from './events.js';
 import { captureConsole, createHostLogger } from './log.js';
@@ -70,7 +70,10 @@ export class Host implements HostApi {
   async mount(): Promise<readonly RouteDescription[]> {
     const { definition, context, manifest, log } = this.#tenant();
     const { app, routes } = createApp(manifest, log);
-    await app.register(async (scope) => definition.routes?.(scope as typeof app, context));
+    await app.register(async (scope) => {
+      await definition.routes?.(scope as typeof app, context);
+      answerUnknownRoutes(scope as typeof app);
+    });
     await app.ready();
     this.#transport.serve(app);
     return routes;

@@ -55,6 +55,7 @@ class RemoteService {
           if (frame.kind === 'result') call?.resolve(frame.value);
           else call?.reject(revive(frame.error));
         },
+        onUnsendable: (frame, error) => this.#settle(frame.id)?.reject(error),
         onClose: () => {
           this.#channel = null;
           for (const id of [...this.#pending.keys()]) this.#settle(id)?.reject(this.#unavailable('its plugin went away during the call'));
@@ -131,6 +132,7 @@ export class HostServices implements Services {
   #accept(name: string, port: MessagePort): void {
     const service = this.#provided.get(name);
     const channel = new Channel<ReplyFrame, CallFrame>(port, {
+      onUnsendable: ({ id }, error) => channel.send({ kind: 'error', id, error: toPlainError(error) }),
       onFrame: ({ id, method, args }) => {
         const reply = (frame: ReplyFrame): void => {
           try {

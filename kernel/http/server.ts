@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { Type } from '@sinclair/typebox';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
-import fastify, { LogController, type FastifyError, type FastifyInstance } from 'fastify';
+import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
 import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
 import type { Database } from '../database/pool.js';
@@ -35,6 +35,11 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
     genReqId: nextRequestId,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     routerOptions: { maxParamLength: 1_024 }, // so that a long name gets the answer for names
+    // Paths that the router refuses, such as /%: they reach no error handler.
+    frameworkErrors: (error, request, reply) => {
+      const status = error.statusCode ?? 400;
+      return (reply as FastifyReply).code(status).send(errorBody({ statusCode: status, code: error.code, message: error.message }, request.id));
+    },
   }) as unknown as FastifyInstance;
 
   app.setErrorHandler<FastifyError>((error, request, reply) => {

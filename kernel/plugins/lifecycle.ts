@@ -1,5 +1,5 @@
 // The life of one plugin over all its generations: the operator's verbs one at a time, and what follows a death. Must not know HTTP or the other plugins.
-import { BulkheadError, type ErrorCode } from '../../protocol/errors.js';
+import { BulkheadError } from '../../protocol/errors.js';
 import type { HostOrder } from '../../protocol/host-api.js';
 import type { Death, Fault } from '../../protocol/lifecycle.js';
 import { PLUGIN_LIMITS, VERB_QUEUE_MAX } from '../../protocol/limits.js';
@@ -7,9 +7,10 @@ import type { Exchange } from '../dispatch/exchange.js';
 import type { Bundler } from './bundler.js';
 import type { CatalogEntry } from './catalog.js';
 import { Compartment, type Ship } from './compartment.js';
+import { faultOf, faultOfDeath, refusal, stepError, type StepCode } from './faults.js';
 import type { Mounts } from './mounts.js';
 import type { PluginRecord } from './record.js';
-import { judge } from './restart-policy.js';
+import { Restarts } from './restarts.js';
 import { Turnstile } from './turnstile.js';
 
 export type Verb = 'load' | 'start' | 'stop' | 'unload' | 'restart';
@@ -36,14 +37,13 @@ export class Lifecycle {
   #desired: 'mounted' | 'running' = 'mounted';
   /** True while a verb or a restart handles the compartment, and so its death too. */
   #attended = false;
-  /** Times of deaths since the operator last intervened, for the restart policy. */
-  #deathTimes: number[] = [];
-  #restartTimer: NodeJS.Timeout | null = null;
+  readonly #restarts: Restarts;
 
   constructor(record: PluginRecord, entry: CatalogEntry, context: LifecycleContext) {
     this.record = record;
     this.#entry = entry;
     this.#context = context;
+    this.#restarts = new Restarts(context.random);
   }
 
   get compartment(): Compartment | null {
@@ -59,10 +59,8 @@ export class Lifecycle {
   admit(exchange: Exchange): void {
     const { state, name } = this.record;
     const dispatcher = this.#compartment?.dispatcher;
-    if (state.status === 'running' && dispatcher != null) return dispatcher.dispatch(exchange);
-    if (state.status === 'quarantined') return exchange.fail(new BulkheadError('PLUGIN_QUARANTINED', { name, reason: state.fault.message }));
-    const retryAfterSeconds = state.status === 'restarting' ? Math.max(1, Math.ceil((state.restartAt - Date.now()) / 1_000)) : undefined;
-    exchange.fail(new BulkheadError('PLUGIN_NOT_RUNNING', { name, status: state.status }, { retryAfterSeconds }));
+    if (state.status === 'running' && dispatcher != null) dispatcher.dispatch(exchange);
+    else exchange.fail(refusal(name, state, Date.now()));
   }
 
   /** Carries out a verb when the ones before it are done. `entry` is what the catalog says now. */
@@ -79,19 +77,19 @@ export class Lifecycle {
     switch (verb) {
       case 'load':
         if (this.record.is('mounted', 'running')) return;
-        this.#pardon();
+        this.#restarts.pardon();
         this.#desired = 'mounted';
         return this.#load('load');
       case 'start':
         this.#desired = 'running';
         if (this.record.is('running')) return;
-        this.#pardon();
+        this.#restarts.pardon();
         if (!this.record.is('mounted')) await this.#load('start');
         return this.#start('start');
       case 'stop': return this.#stop('stop');
       case 'restart':
         await this.#stop('restart');
-        this.#pardon();
+        this.#restarts.pardon();
         this.#desired = 'running';
         await this.#load('restart');
         return this.#start('restart');
@@ -161,7 +159,7 @@ export class Lifecycle {
   }
 
   async #stop(cause: string): Promise<void> {
-    this.#cancelRestart();
+    this.#restarts.cancel();
     const { record } = this;
     const compartment = this.#compartment;
     if (compartment !== null && record.is('initialized', 'mounted', 'started', 'running')) {
@@ -181,41 +179,38 @@ export class Lifecycle {
   }
 
   /** A verb failed: no worker is left, and the answer says why. */
-  async #giveUp(code: Extract<ErrorCode, 'PLUGIN_LOAD_FAILED' | 'PLUGIN_START_FAILED'>, thrown: unknown): Promise<BulkheadError> {
+  async #giveUp(code: StepCode, thrown: unknown): Promise<BulkheadError> {
     const error = await this.#discard(code, thrown);
     this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
     return error;
   }
 
   /** Ends the present generation after a failed step and returns the error that says which. */
-  async #discard(code: ErrorCode, thrown: unknown): Promise<BulkheadError> {
-    const { name } = this.record;
-    const error = thrown instanceof BulkheadError ? thrown : (thrown as { code?: string }).code === code
-      ? Object.assign(new BulkheadError(code as 'PLUGIN_LOAD_FAILED', { name, reason: '' }), { message: (thrown as Error).message })
-      : new BulkheadError(code as 'PLUGIN_LOAD_FAILED', { name, reason: (thrown as Error).message }, { cause: thrown });
-    this.#compartment?.generation.kill('failed', error.message);
-    await this.#compartment?.generation.gone;
+  async #discard(code: StepCode, thrown: unknown): Promise<BulkheadError> {
+    const error = stepError(code, this.record.name, thrown);
+    const generation = this.#compartment?.generation;
+    generation?.kill('failed', error.message);
+    await generation?.gone;
     return error;
   }
 
   #onDeath(compartment: Compartment, death: Death): void {
     if (this.#compartment === compartment) this.#compartment = null;
     this.record.bury(death);
-    if (!this.#attended) this.#afterDeath({ code: codeOf(death), message: death.cause }, death.at);
+    if (!this.#attended) this.#afterDeath(faultOfDeath(death), death.at);
   }
 
   /** Restart, or quarantine. */
   #afterDeath(fault: Fault, at: number): void {
     const { record } = this;
-    this.#deathTimes.push(at);
     record.transition({ status: 'failed', fault }, fault.message);
-    const verdict = judge(this.#deathTimes, at, this.#context.random());
+    const verdict = this.#restarts.judge(at);
     if (verdict.action === 'quarantine') {
       record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}; the last time because ${fault.message}` } }, verdict.reason);
       return;
     }
     record.transition({ status: 'restarting', fault, restartAt: at + verdict.delayMs }, `restart in ${verdict.delayMs} ms`);
-    this.#restartTimer = setTimeout(() => void this.#turns.run(() => this.#attend(() => this.#restart())), verdict.delayMs);
+    this.#restarts.schedule(verdict.delayMs, () => void this.#turns.run(() => this.#attend(() => this.#restart())));
   }
 
   async #restart(): Promise<void> {
@@ -245,17 +240,6 @@ export class Lifecycle {
     }
   }
 
-  /** The operator has intervened: what happened before does not count any more. */
-  #pardon(): void {
-    this.#cancelRestart();
-    this.#deathTimes = [];
-  }
-
-  #cancelRestart(): void {
-    if (this.#restartTimer !== null) clearTimeout(this.#restartTimer);
-    this.#restartTimer = null;
-  }
-
   #assertMountsFree(prefixes: readonly string[]): void {
     for (const prefix of prefixes) {
       const owner = this.#context.mounts.owner(prefix);
@@ -266,12 +250,4 @@ export class Lifecycle {
   #conflict(reason: string): BulkheadError {
     return new BulkheadError('PLUGIN_CONFLICT', { name: this.record.name, reason });
   }
-}
-
-function faultOf(error: BulkheadError): Fault {
-  return { code: error.code, message: error.message };
-}
-
-function codeOf(death: Death): ErrorCode {
-  return death.kind === 'unresponsive' ? 'PLUGIN_UNRESPONSIVE' : 'PLUGIN_CRASHED';
 }

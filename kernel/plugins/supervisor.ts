@@ -7,6 +7,7 @@ import { pluginNameProblem } from '../../protocol/plugin.js';
 import { Bundler } from './bundler.js';
 import { Catalog } from './catalog.js';
 import type { Ship } from './compartment.js';
+import { refusal } from './faults.js';
 import { Lifecycle, type Verb } from './lifecycle.js';
 import { Mounts } from './mounts.js';
 import { PluginRecord, type OnTransition, type PluginSummary } from './record.js';
@@ -62,7 +63,7 @@ export class Supervisor {
 
   /** Throws `PLUGIN_NAME_INVALID` or `PLUGIN_UNKNOWN`. */
   async details(name: string): Promise<PluginDetails> {
-    await this.#find(name);
+    await this.#check(name);
     const life = this.#lives.get(name);
     return statusOf(life?.record ?? this.#newRecord(name), life?.compartment ?? null);
   }
@@ -70,7 +71,9 @@ export class Supervisor {
   /** Carries out an operator's verb and returns the resulting state. Throws what the error table says. */
   async perform(verb: Verb, name: string): Promise<PluginDetails> {
     if (this.#stopping) throw new BulkheadError('KERNEL_STOPPING', {});
-    const life = await this.#find(name);
+    await this.#check(name);
+    // No await between here and the verb: a life that is not busy may be forgotten.
+    const life = this.#lives.get(name) ?? this.#newLife(name);
     try {
       await life.perform(verb, this.#catalog.get(name));
       return statusOf(life.record, life.compartment);
@@ -84,7 +87,7 @@ export class Supervisor {
     const problem = pluginNameProblem(name);
     if (problem !== null) return new BulkheadError('PLUGIN_NAME_INVALID', { name, reason: problem });
     const state = this.#lives.get(name)?.record.state;
-    if (state !== undefined && state.status !== 'registered') return new BulkheadError('PLUGIN_NOT_RUNNING', { name, status: state.status });
+    if (state !== undefined && state.status !== 'registered') return refusal(name, state, Date.now());
     if (this.#catalog.get(name) !== undefined) return new BulkheadError('PLUGIN_NOT_LOADED', { name });
     return new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
   }
@@ -111,15 +114,15 @@ export class Supervisor {
     await this.#bundler.close();
   }
 
-  async #find(name: string): Promise<Lifecycle> {
+  async #check(name: string): Promise<void> {
     const problem = pluginNameProblem(name);
     if (problem !== null) throw new BulkheadError('PLUGIN_NAME_INVALID', { name, reason: problem });
     await this.#catalog.scan();
-    const present = this.#lives.get(name);
-    if (present !== undefined) return present;
-    const entry = this.#catalog.get(name);
-    if (entry === undefined) throw new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
-    const life = new Lifecycle(this.#newRecord(name), entry, {
+    if (!this.#lives.has(name) && this.#catalog.get(name) === undefined) throw new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
+  }
+
+  #newLife(name: string): Lifecycle {
+    const life = new Lifecycle(this.#newRecord(name), this.#catalog.get(name)!, {
       ship: this.#options.ship,
       bundler: this.#bundler,
       mounts: this.mounts,

@@ -14,8 +14,13 @@ export function itemNotFound(id: number): Error {
 export function validator({ schema, httpPart = 'body' }: { schema: unknown; httpPart?: string }): (value: unknown) => { value: unknown } | { error: Error } {
   const type = schema as TSchema;
   return (given) => {
-    const value = httpPart === 'body' ? given : Value.Convert(type, Value.Default(type, given));
+    const value = httpPart === 'body' ? given : withNumbers(Value.Default(type, given));
     const problem = Value.Errors(type, value).First();
     return problem === undefined ? { value } : { error: new Error(`${httpPart}${problem.path}: ${problem.message}`) };
   };
+}
+
+/** Plain decimal numbers only: TypeBox's own conversion takes "1.5" and "true" for 1, and "1e3" for 1000. */
+function withNumbers(texts: unknown): unknown {
+  return Object.fromEntries(Object.entries(texts as Record<string, unknown>).map(([name, text]) => [name, typeof text === 'string' && /^-?[0-9]{1,15}$/.test(text) ? Number(text) : text]));
 }

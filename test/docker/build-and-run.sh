@@ -78,16 +78,17 @@ stop() { # stop CONTAINER PROCESS: asks the process to end, and sets `status` to
   for container in "${containers[@]}"; do [[ $container == "$1" ]] || rest+=("$container"); done
   containers=("${rest[@]}")  # its number may be another process's by now
 }
-# Runs a command in the root folder of an image as an engine would: as process 1, without capabilities, with the tmpfs mounts of an engine.
-contain() { # contain ROOT ro|rw 'FROM:TO ...' NAME=VALUE... COMMAND...
+# Runs a command in the root folder of an image as an engine would: as process 1, without capabilities, with an engine's tmpfs mounts and hosts file.
+contain() { # contain ROOT ro|rw exec|noexec 'FROM:TO ...' NAME=VALUE... COMMAND...
+  printf '%s\n' '127.0.0.1 localhost' '::1 localhost ip6-localhost ip6-loopback' > "$1/etc/hosts"
   exec unshare --mount --pid --ipc --fork --kill-child bash -euc '
-    root=$1 mode=$2 mounts=$3
-    shift 3
+    root=$1 mode=$2 tmp=$3 mounts=$4
+    shift 4
     mount --bind "$root" "$root"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o noexec,nosuid,nodev,size=64m tmpfs "$root/dev/shm"
     mount -t proc proc "$root/proc"
-    mount -t tmpfs -o noexec,nosuid,nodev tmpfs "$root/tmp"
+    mount -t tmpfs -o "$tmp,nosuid,nodev" tmpfs "$root/tmp"
     for pair in $mounts; do mount --bind "${pair%%:*}" "$root${pair##*:}"; done
     mount -o "remount,bind,$mode" "$root"
     exec chroot "$root" setpriv --reuid=node --regid=node --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \
@@ -207,13 +208,15 @@ check 'the HEALTHCHECK command succeeds' run_health_check
 stop "$container" "$kernel"
 check 'SIGTERM ends it with exit code 0' equals "$status" 0
 check 'the HEALTHCHECK command fails when nothing listens' eval '! run_health_check'
+check 'without DATABASE_URL it ends and says what to set' \
+  contains "$(image run --isolation chroot --user "$user" --env "PORT=$port" "$production" -- "${command[@]}" 2>&1 || true)" 'Set DATABASE_URL'
 
 heading 'Again as an engine would: process 1, root read-only, no capabilities, a folder of plugins mounted'
 mkdir -p "$scratch/more/mounted" "$mounted/app/more"
 echo "export default { name: 'mounted', version: '1.0.0', routes(app) { app.get('/', async () => ({ from: 'a mounted folder' })); } };" > "$scratch/more/mounted/plugin.js"
 chmod -R a+rX "$scratch/more"
 settings=("${settings[@]:0:2}" PLUGINS_ENABLED=hello,items,mounted PLUGINS_DIR=plugins:more)
-contain "$mounted" ro "$scratch/data:/app/.data $scratch/more:/app/more" \
+contain "$mounted" ro noexec "$scratch/data:/app/.data $scratch/more:/app/more" \
   "${variables[@]}" "${settings[@]}" "${command[@]}" > "$scratch/kernel-read-only.log" 2>&1 &
 container=$!
 containers+=("$container")
@@ -231,7 +234,7 @@ if $with_tests; then
   mapfile -t variables < <(setting development .Env)
   sources=$(image mount "$development")
   install --directory --owner=1000 --group=1000 "$scratch/test-data"
-  contain "$sources" rw "$scratch/test-data:/app/.data $root/plugins:/app/plugins" "${variables[@]}" "DATABASE_URL=$database_url" npm test > "$scratch/test.log" 2>&1 &
+  contain "$sources" rw exec "$scratch/test-data:/app/.data $root/plugins:/app/plugins" "${variables[@]}" "DATABASE_URL=$database_url" npm test > "$scratch/test.log" 2>&1 &
   containers+=($!)
   status=0; wait $! || status=$?
   tail -n 40 "$scratch/test.log"

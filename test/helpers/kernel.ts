@@ -1,5 +1,6 @@
 // Starts a whole kernel, as built, in the test's own process, with its own data directory and database; ends it when the test ends.
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -112,4 +113,23 @@ function parsed(text: string): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** One request exactly as written: the path is not normalised and headers such as Origin are allowed, unlike with fetch. */
+export async function rawRequest(url: string, method: string, path: string, { headers = {}, body }: { headers?: Record<string, string>; body?: string | Uint8Array } = {}): Promise<Answer> {
+  const { hostname, port } = new URL(url);
+  return new Promise((resolve, reject) => {
+    const outgoing = httpRequest({ hostname, port, method, path, headers, agent: false, signal: AbortSignal.timeout(30_000) }, (incoming) => {
+      const chunks: Buffer[] = [];
+      incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+      incoming.once('error', reject);
+      incoming.once('end', () => {
+        const text = Buffer.concat(chunks).toString();
+        const pairs = Object.entries(incoming.headers).map(([name, value]): [string, string] => [name, String(value)]);
+        resolve({ status: incoming.statusCode ?? 0, headers: new Headers(pairs), text, json: parsed(text) });
+      });
+    });
+    outgoing.once('error', reject);
+    outgoing.end(body);
+  });
 }

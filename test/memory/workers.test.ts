@@ -1,0 +1,174 @@
+// What a plugin's worker costs while it idles, and that nothing of it stays behind when it is gone.
+import { request as httpRequest } from 'node:http';
+import { readdir } from 'node:fs/promises';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import t from 'tap';
+import { eventually, startTestKernel, type TestKernel } from '../helpers/kernel.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** Workers of each kind that are weighed: enough that the noise of one gc is spread over many. */
+const WEIGHED = 10;
+const CYCLES = 100;
+
+/** Collects the isolate it runs in, and answers the bytes left on its heap. As text, because a worker compiles its own copy. */
+const HEAP_AFTER_GC = `(() => {
+  v8.setFlagsFromString('--expose-gc');
+  const gc = vm.runInNewContext('gc');
+  gc();
+  gc();
+  return process.memoryUsage().heapUsed;
+})()`;
+
+const scales = (name: string): string => `
+  import v8 from 'node:v8';
+  import vm from 'node:vm';
+  export default {
+    name: '${name}', version: '1.0.0',
+    routes(app) { app.get('/', async () => ({ heapUsed: ${HEAP_AFTER_GC} })); },
+  };`;
+
+const bareWorker = `
+  const { parentPort } = require('node:worker_threads');
+  const v8 = require('node:v8');
+  const vm = require('node:vm');
+  parentPort.on('message', () => parentPort.postMessage(${HEAP_AFTER_GC}));`;
+
+t.test('an idle plugin weighs a small multiple of a bare worker thread', async (t) => {
+  const kernel = await startTestKernel(t, { LOG_LEVEL: 'warn' });
+  const names = Array.from({ length: WEIGHED + 1 }, (_, i) => `idle-${i}`);
+  await Promise.all(names.map((name) => kernel.writePlugin(name, scales(name))));
+  // The first pays for what all share: esbuild's process, the kernel's own code and the threads of Node's pool.
+  await boot(kernel, names[0]!);
+
+  const before = await weigh();
+  for (const name of names.slice(1)) await boot(kernel, name);
+  const pluginHeaps: number[] = [];
+  for (const name of names.slice(1)) pluginHeaps.push((await kernel.get(`/plugins/${name}/`)).json.heapUsed as number);
+  const withPlugins = await weigh();
+
+  // On top and not instead, because memory that ended threads leave behind is used again.
+  const workers = Array.from({ length: WEIGHED }, () => new Worker(bareWorker, { eval: true, execArgv: [], env: {} }));
+  t.teardown(() => Promise.all(workers.map((worker) => worker.terminate())));
+  const bareHeaps = await Promise.all(workers.map(async (worker) => {
+    worker.postMessage('weigh');
+    return (await once(worker, 'message') as [number])[0];
+  }));
+  const withBare = await weigh();
+
+  const plugin = { rss: (withPlugins.rss - before.rss) / WEIGHED, heap: mean(pluginHeaps) };
+  const bare = { rss: (withBare.rss - withPlugins.rss) / WEIGHED, heap: mean(bareHeaps) };
+  const inKernel = (withPlugins.heap - before.heap) / WEIGHED;
+  t.comment(`RSS per idle worker: plugin ${mib(plugin.rss)}, bare ${mib(bare.rss)}, ratio ${(plugin.rss / bare.rss).toFixed(2)}`);
+  t.comment(`heap per idle worker: plugin ${mib(plugin.heap)}, bare ${mib(bare.heap)}, ratio ${(plugin.heap / bare.heap).toFixed(2)}`);
+  t.comment(`heap of the kernel per plugin: ${(inKernel / KIB).toFixed(0)} KiB`);
+  t.ok(plugin.rss < 4 * bare.rss, 'resident memory is under four times that of a bare worker');
+  t.ok(plugin.heap < 5 * bare.heap, 'heap is under five times that of a bare worker');
+  t.ok(inKernel < plugin.heap / 10, 'the kernel itself keeps less than a tenth of that for it');
+});
+
+t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 180_000 }, async (t) => {
+  const kernel = await startTestKernel(t, { LOG_LEVEL: 'warn' });
+  const generations: WeakRef<object>[] = [];
+  const live = async (): Promise<void> => {
+    const { supervisor } = kernel.kernel;
+    await supervisor.perform('load', 'items');
+    await supervisor.perform('start', 'items');
+    generations.push(new WeakRef(supervisor.lives[0]!.compartment!));
+    t.equal(await statusOf(`${kernel.url}/items`), 200);
+    await supervisor.perform('stop', 'items');
+    await supervisor.perform('unload', 'items');
+  };
+  const repeat = async (times: number): Promise<Sample> => {
+    for (let i = 0; i < times; i += 1) await live();
+    return sample();
+  };
+
+  await repeat(CYCLES / 4);
+  const middle = await repeat(CYCLES / 4);
+  const began = performance.now();
+  const late = await repeat(CYCLES / 2);
+  t.comment(`one life, request included: ${((performance.now() - began) / (CYCLES / 2)).toFixed(0)} ms`);
+  t.comment(`after ${CYCLES / 2} lives: ${told(middle)}`);
+  t.comment(`after ${CYCLES} lives: ${told(late)}`);
+
+  const alive = generations.filter((ref) => ref.deref() !== undefined).length;
+  t.comment(`compartments still in memory: ${alive} of ${generations.length}`);
+  t.ok(alive <= 1, 'their compartments are garbage');
+  t.equal(late.threads, middle.threads, 'threads are as many as before');
+  t.strictSame(late.handles, middle.handles, 'and so are the handles that keep the process awake');
+  t.ok(late.heap - middle.heap < (CYCLES / 2) * 4 * KIB, 'the heap grows by less than 4 KiB per life');
+  t.ok(late.rss - middle.rss < (CYCLES / 2) * MIB, 'resident memory grows by less than 1 MiB per life');
+});
+
+interface Sample {
+  readonly heap: number;
+  readonly rss: number;
+  readonly threads: number;
+  readonly handles: Readonly<Record<string, number>>;
+}
+
+async function boot(kernel: TestKernel, name: string): Promise<void> {
+  await kernel.verb('load', name);
+  const { status } = await kernel.verb('start', name);
+  if (status !== 200) throw new Error(`${name} did not start`);
+}
+
+/** Of this process, when what can be collected has been. */
+async function weigh(): Promise<{ readonly rss: number; readonly heap: number }> {
+  for (let i = 0; i < 4; i += 1) {
+    gc!();
+    await delay(100); // finalisers and threads that are on their way out
+  }
+  const { rss, heapUsed } = process.memoryUsage();
+  return { rss, heap: heapUsed };
+}
+
+/** Weighs when threads and handles have come to rest. */
+async function sample(): Promise<Sample> {
+  let last = '';
+  const { threads, handles } = await eventually('threads and handles are at rest', 20_000, async () => {
+    await delay(500);
+    const counts = { threads: await threadCount(), handles: handleCounts() };
+    const text = JSON.stringify(counts);
+    const atRest = text === last;
+    last = text;
+    return atRest ? counts : undefined;
+  });
+  return { threads, handles, ...(await weigh()) };
+}
+
+async function threadCount(): Promise<number> {
+  if (process.platform === 'linux') return (await readdir('/proc/self/task')).length;
+  return (process.report!.getReport() as unknown as { workers: unknown[] }).workers.length;
+}
+
+function handleCounts(): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const kind of process.getActiveResourcesInfo().sort()) counts[kind] = (counts[kind] ?? 0) + 1;
+  return counts;
+}
+
+/** Over a connection of its own, so that no kept one is among the handles. */
+function statusOf(url: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    httpRequest(url, { agent: false }, (res) => {
+      res.resume();
+      res.once('close', () => resolve(res.statusCode ?? 0));
+    }).once('error', reject).end();
+  });
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function mib(bytes: number): string {
+  return `${(bytes / MIB).toFixed(1)} MiB`;
+}
+
+function told({ heap, rss, threads, handles }: Sample): string {
+  return `heap ${mib(heap)}, RSS ${mib(rss)}, ${threads} threads, handles ${JSON.stringify(handles)}`;
+}
