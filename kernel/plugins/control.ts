@@ -1,6 +1,7 @@
 // The kernel's end of the control plane: comlink, with what it lacks: a deadline for every call, and an end of every call when the worker dies. Must not know what is called.
 import type { MessagePort } from 'node:worker_threads';
 import { wrap, type Remote } from 'comlink';
+// @ts-expect-error comlink ships its adapter for Node without types.
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 
 export class Control<T> {

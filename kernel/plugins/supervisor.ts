@@ -5,7 +5,7 @@ import type { HostOrder } from '../../protocol/host-api.js';
 import { PARALLEL_BOOTS_MAX } from '../../protocol/limits.js';
 import { pluginNameProblem } from '../../protocol/plugin.js';
 import { Bundler } from './bundler.js';
-import { Catalog } from './catalog.js';
+import { Catalog, type CatalogEntry } from './catalog.js';
 import type { Ship } from './compartment.js';
 import { refusal } from './faults.js';
 import { Lifecycle, type Verb } from './lifecycle.js';
@@ -118,11 +118,17 @@ export class Supervisor {
     const problem = pluginNameProblem(name);
     if (problem !== null) throw new BulkheadError('PLUGIN_NAME_INVALID', { name, reason: problem });
     await this.#catalog.scan();
-    if (!this.#lives.has(name) && this.#catalog.get(name) === undefined) throw new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
+    if (!this.#lives.has(name)) this.#entry(name);
+  }
+
+  #entry(name: string): CatalogEntry {
+    const entry = this.#catalog.get(name);
+    if (entry === undefined) throw new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
+    return entry;
   }
 
   #newLife(name: string): Lifecycle {
-    const life = new Lifecycle(this.#newRecord(name), this.#catalog.get(name)!, {
+    const life = new Lifecycle(this.#newRecord(name), this.#entry(name), {
       ship: this.#options.ship,
       bundler: this.#bundler,
       mounts: this.mounts,

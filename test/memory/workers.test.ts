@@ -36,6 +36,8 @@ const bareWorker = `
   const vm = require('node:vm');
   parentPort.on('message', () => parentPort.postMessage(${HEAP_AFTER_GC}));`;
 
+t.setTimeout(300_000);
+
 t.test('an idle plugin weighs a small multiple of a bare worker thread', async (t) => {
   const kernel = await startTestKernel(t, { LOG_LEVEL: 'warn' });
   const names = Array.from({ length: WEIGHED + 1 }, (_, i) => `idle-${i}`);
@@ -69,17 +71,36 @@ t.test('an idle plugin weighs a small multiple of a bare worker thread', async (
   t.ok(inKernel < plugin.heap / 10, 'the kernel itself keeps less than a tenth of that for it');
 });
 
-t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 180_000 }, async (t) => {
+/** Touches all that the kernel holds for a plugin: requests, a lent connection, a service, an event, the log. */
+const versatile = `
+  export default {
+    name: 'versatile', version: '1.0.0',
+    init({ services, events, log }) {
+      services.provide('versatile.echo', (value) => value);
+      events.subscribe('versatile.ping', () => log.debug('pinged'));
+    },
+    routes(app, { db, services, events }) {
+      app.get('/', async () => {
+        events.publish('versatile.ping', {});
+        const { rows } = await db.query('SELECT 1 AS one');
+        return services.get('versatile.echo')(rows[0].one);
+      });
+    },
+  };`;
+
+t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 280_000 }, async (t) => {
   const kernel = await startTestKernel(t, { LOG_LEVEL: 'warn' });
-  const generations: WeakRef<object>[] = [];
+  await kernel.writePlugin('versatile', versatile);
+  const { supervisor } = kernel.kernel;
+  const compartments: WeakRef<object>[] = [];
   const live = async (): Promise<void> => {
-    const { supervisor } = kernel.kernel;
-    await supervisor.perform('load', 'items');
-    await supervisor.perform('start', 'items');
-    generations.push(new WeakRef(supervisor.lives[0]!.compartment!));
-    t.equal(await statusOf(`${kernel.url}/items`), 200);
-    await supervisor.perform('stop', 'items');
-    await supervisor.perform('unload', 'items');
+    await supervisor.perform('load', 'versatile');
+    await supervisor.perform('start', 'versatile');
+    compartments.push(new WeakRef(supervisor.lives[0]!.compartment!));
+    const answer = await get(`${kernel.url}/plugins/versatile`);
+    if (answer !== '1') throw new Error(`the plugin answered ${answer}`);
+    await supervisor.perform('stop', 'versatile');
+    await supervisor.perform('unload', 'versatile');
   };
   const repeat = async (times: number): Promise<Sample> => {
     for (let i = 0; i < times; i += 1) await live();
@@ -94,12 +115,13 @@ t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 180_000 },
   t.comment(`after ${CYCLES / 2} lives: ${told(middle)}`);
   t.comment(`after ${CYCLES} lives: ${told(late)}`);
 
-  const alive = generations.filter((ref) => ref.deref() !== undefined).length;
-  t.comment(`compartments still in memory: ${alive} of ${generations.length}`);
-  t.ok(alive <= 1, 'their compartments are garbage');
+  const alive = compartments.filter((ref) => ref.deref() !== undefined).length;
+  t.comment(`compartments still in memory: ${alive} of ${compartments.length}`);
+  // tap follows asynchronous work and may remember the end of the last ones; a leak would keep all.
+  t.ok(alive <= 5, 'their compartments are garbage');
   t.equal(late.threads, middle.threads, 'threads are as many as before');
   t.strictSame(late.handles, middle.handles, 'and so are the handles that keep the process awake');
-  t.ok(late.heap - middle.heap < (CYCLES / 2) * 4 * KIB, 'the heap grows by less than 4 KiB per life');
+  t.ok(late.heap - middle.heap < (CYCLES / 2) * 16 * KIB, 'the heap grows by less than 16 KiB per life, of which a leaked worker would take more');
   t.ok(late.rss - middle.rss < (CYCLES / 2) * MIB, 'resident memory grows by less than 1 MiB per life');
 });
 
@@ -152,11 +174,11 @@ function handleCounts(): Record<string, number> {
 }
 
 /** Over a connection of its own, so that no kept one is among the handles. */
-function statusOf(url: string): Promise<number> {
+function get(url: string): Promise<string> {
   return new Promise((resolve, reject) => {
     httpRequest(url, { agent: false }, (res) => {
-      res.resume();
-      res.once('close', () => resolve(res.statusCode ?? 0));
+      let body = '';
+      res.setEncoding('utf8').on('data', (chunk: string) => (body += chunk)).once('close', () => resolve(body));
     }).once('error', reject).end();
   });
 }

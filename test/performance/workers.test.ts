@@ -1,0 +1,138 @@
+// What workers cost in time: the boot of many, and the way of a request through one.
+import { readFileSync } from 'node:fs';
+import { Agent, get as httpGet } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import fastify from 'fastify';
+import t from 'tap';
+import type { PluginApp, PluginContext } from 'bulkhead/protocol';
+import hello from '../../plugins/hello/plugin.js';
+import { startTestKernel } from '../helpers/kernel.js';
+
+const PLUGINS = 50;
+/** Longest time for which the kernel may hold its event loop. */
+const HELD_MAX_MS = 100;
+/** In the same process both servers share their thread with the client, which leaves the two wake-ups of a worker. */
+const LATENCY_RATIO_MAX = 8;
+
+t.setTimeout(300_000);
+
+t.test(`${PLUGINS} plugins boot while the kernel keeps its event loop turning`, { timeout: 180_000 }, async (t) => {
+  const kernel = await startTestKernel(t, { LOG_LEVEL: 'warn' });
+  const names = Array.from({ length: PLUGINS }, (_, i) => `sailor-${i}`);
+  await Promise.all(names.map((name, i) => kernel.writePlugin(name, `
+    import { definePlugin } from 'bulkhead/protocol';
+    export default definePlugin({
+      name: '${name}', version: '1.0.0',
+      async routes(app) { app.get('/', async () => ({ number: ${i} })); },
+    });`)));
+
+  const { supervisor } = kernel.kernel;
+  const times: number[] = [];
+  const loop = watchLoop();
+  const began = performance.now();
+  await Promise.all(names.map(async (name) => {
+    await supervisor.perform('load', name);
+    await supervisor.perform('start', name);
+    times.push(performance.now() - began);
+  }));
+  const totalMs = performance.now() - began;
+  const longest = loop.stop();
+
+  // They arrive one after the other: the steps between them are what each one takes.
+  const steps = times.map((at, i) => at - (times[i - 1] ?? 0));
+  t.comment(`${PLUGINS} plugins loaded and started in ${totalMs.toFixed(0)} ms; one came every ${median(steps).toFixed(0)} ms (median)`);
+  t.comment(`longest turn of the kernel's event loop: ${longest.heldMs.toFixed(0)} ms, and ${longest.waitedMs.toFixed(0)} ms in which the system ran something else`);
+  t.ok(longest.heldMs < HELD_MAX_MS, `the event loop is never held for ${HELD_MAX_MS} ms`);
+
+  const states = await supervisor.list();
+  t.strictSame(names.filter((name) => states.find((plugin) => plugin.name === name)?.status !== 'running'), [], 'all of them run');
+  const answers = await Promise.all(names.map((name) => kernel.get(`/plugins/${name}/`)));
+  t.strictSame(answers.map(({ json }) => json), names.map((_, number) => ({ number })), 'and each one answers');
+});
+
+t.test('a request through a worker takes a small multiple of one through an in-process Fastify', { timeout: 60_000 }, async (t) => {
+  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'hello', LOG_LEVEL: 'warn' });
+  const app = fastify();
+  await app.register(async (scope) => hello.routes?.(scope as unknown as PluginApp, {} as PluginContext));
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  t.teardown(async () => {
+    agent.destroy();
+    await app.close();
+  });
+
+  const candidates = [
+    { url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/`, times: [] as number[] },
+    { url: `${kernel.url}/plugins/hello/`, times: [] as number[] },
+  ] as const;
+  const ROUNDS = 10;
+  for (let round = 0; round <= ROUNDS; round += 1) {
+    for (const { url, times } of candidates) {
+      for (let i = 0; i < 150; i += 1) {
+        const began = performance.now();
+        await get(url, agent);
+        if (round > 0) times.push(performance.now() - began); // the first round is for the compilers
+      }
+    }
+  }
+  const [inProcess, inWorker] = candidates.map(({ times }) => median(times)) as [number, number];
+  t.comment(`one request after the other, median: in-process ${micros(inProcess)}, through a worker ${micros(inWorker)}`);
+  t.comment(`latency added by the worker: ${micros(inWorker - inProcess)}, ratio ${(inWorker / inProcess).toFixed(2)}`);
+  t.ok(inWorker < LATENCY_RATIO_MAX * inProcess, `the ratio is under ${LATENCY_RATIO_MAX}`);
+});
+
+interface LongestTurn {
+  /** The part of it in which this thread ran or waited for something of its own doing. */
+  readonly heldMs: number;
+  /** The part in which it was ready and other threads and processes had the cores; 0 where the system does not tell. */
+  readonly waitedMs: number;
+}
+
+/** Like `monitorEventLoopDelay`, but leaves out the time for which the thread was not given a core: on a busy machine that is no fault of the kernel. */
+function watchLoop(): { stop(): LongestTurn } {
+  const INTERVAL_MS = 10;
+  let longest: LongestTurn = { heldMs: 0, waitedMs: 0 };
+  let lastTick = performance.now();
+  let lastWaited = runQueueWaitMs();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    const waited = runQueueWaitMs();
+    const waitedMs = waited - lastWaited;
+    const heldMs = Math.max(0, now - lastTick - INTERVAL_MS - waitedMs);
+    if (heldMs > longest.heldMs) longest = { heldMs, waitedMs };
+    lastTick = now;
+    lastWaited = waited;
+  }, INTERVAL_MS);
+  return {
+    stop() {
+      clearInterval(timer);
+      return longest;
+    },
+  };
+}
+
+/** How long the main thread has been ready without running since it began, in milliseconds; Linux's second figure in schedstat. */
+function runQueueWaitMs(): number {
+  if (process.platform !== 'linux') return 0;
+  try {
+    return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[1]) / 1e6;
+  } catch {
+    return 0; // a system that keeps no such statistics
+  }
+}
+
+function get(url: string, agent: Agent): Promise<void> {
+  return new Promise((resolve, reject) => {
+    httpGet(url, { agent }, (res) => {
+      res.resume().once('end', () => (res.statusCode === 200 ? resolve() : reject(new Error(`${url} answered ${res.statusCode}`))));
+    }).once('error', reject);
+  });
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+}
+
+function micros(ms: number): string {
+  return `${(ms * 1_000).toFixed(0)} µs`;
+}
