@@ -7,7 +7,7 @@ export interface ChannelHandlers<In, Out = unknown> {
   readonly onFrame: (frame: In) => void;
   /** Called once, when either side has closed or its thread has ended. */
   readonly onClose?: () => void;
-  /** Called for a frame of a batch that cannot be cloned; without it the whole batch throws in the next turn. Only for frames without a transfer. */
+  /** Called for a frame that cannot be cloned; the others of its batch are sent. Without this, such a frame is thrown. */
   readonly onUnsendable?: (frame: Out, error: Error) => void;
 }
 
@@ -19,7 +19,8 @@ export class Channel<Out, In> {
   readonly #port: MessagePort;
   readonly #onUnsendable: ((frame: Out, error: Error) => void) | undefined;
   #queue: Out[] = [];
-  #transfer: Transferable[] = [];
+  /** For each queued frame, what moves with it. */
+  #transfers: (readonly Transferable[] | undefined)[] = [];
   #flushing = false;
   #closed = false;
 
@@ -36,7 +37,7 @@ export class Channel<Out, In> {
     port.once('close', () => {
       this.#closed = true;
       this.#queue = [];
-      this.#transfer = [];
+      this.#transfers = [];
       handlers.onClose?.();
     });
   }
@@ -45,17 +46,17 @@ export class Channel<Out, In> {
     return this.#closed;
   }
 
-  /** Sends a frame; does nothing after the close. Throws `DataCloneError` for the first frame of a turn that cannot be cloned; a later one goes to `onUnsendable`. */
+  /** Sends a frame, now or with the rest of the turn; does nothing after the close. */
   send(frame: Out, transfer?: readonly Transferable[]): void {
     if (this.#closed) return;
     if (!this.#flushing) {
-      this.#port.postMessage([frame], transfer);
+      this.#postOne(frame, transfer);
       this.#flushing = true;
       setImmediate(this.#flush);
       return;
     }
     this.#queue.push(frame);
-    if (transfer !== undefined) this.#transfer.push(...transfer);
+    this.#transfers.push(transfer);
     if (this.#queue.length >= CHANNEL_BATCH_MAX_FRAMES) this.#post();
   }
 
@@ -75,23 +76,23 @@ export class Channel<Out, In> {
   #post(): void {
     if (this.#queue.length === 0) return;
     const queue = this.#queue;
-    const transfer = this.#transfer;
+    const transfers = this.#transfers;
     this.#queue = [];
-    this.#transfer = [];
+    this.#transfers = [];
     try {
-      this.#port.postMessage(queue, transfer);
-    } catch (error) {
-      if (this.#onUnsendable === undefined || transfer.length > 0) throw error;
-      for (const frame of queue) this.#postAlone(frame);
+      this.#port.postMessage(queue, transfers.flatMap((transfer) => transfer ?? []));
+    } catch {
+      // Nothing of the batch has left. One by one, the frames that can be sent are.
+      queue.forEach((frame, i) => this.#postOne(frame, transfers[i]));
     }
   }
 
-  /** One frame that cannot be cloned must not take the others of its batch with it. */
-  #postAlone(frame: Out): void {
+  #postOne(frame: Out, transfer: readonly Transferable[] | undefined): void {
     try {
-      this.#port.postMessage([frame]);
+      this.#port.postMessage([frame], transfer);
     } catch (error) {
-      this.#onUnsendable?.(frame, error as Error);
+      if (this.#onUnsendable === undefined) throw error;
+      this.#onUnsendable(frame, error as Error);
     }
   }
 }

@@ -38,11 +38,7 @@ class RemoteService {
         reject(this.#unavailable(`it did not answer within ${SERVICE_CALL_TIMEOUT_MS} ms`));
       }, SERVICE_CALL_TIMEOUT_MS);
       this.#pending.set(id, { resolve, reject, timer });
-      try {
-        channel.send({ kind: 'call', id, method, args });
-      } catch (error) {
-        this.#settle(id)?.reject(error as Error); // an argument that cannot be cloned
-      }
+      channel.send({ kind: 'call', id, method, args });
     });
   }
 
@@ -132,20 +128,11 @@ export class HostServices implements Services {
   #accept(name: string, port: MessagePort): void {
     const service = this.#provided.get(name);
     const channel = new Channel<ReplyFrame, CallFrame>(port, {
+      onFrame: ({ id, method, args }) => void invoke(service, method, args).then(
+        (value) => channel.send({ kind: 'result', id, value }),
+        (error: unknown) => channel.send({ kind: 'error', id, error: toPlainError(error) }),
+      ),
       onUnsendable: ({ id }, error) => channel.send({ kind: 'error', id, error: toPlainError(error) }),
-      onFrame: ({ id, method, args }) => {
-        const reply = (frame: ReplyFrame): void => {
-          try {
-            channel.send(frame);
-          } catch (error) {
-            channel.send({ kind: 'error', id, error: toPlainError(error) }); // a result that cannot be cloned
-          }
-        };
-        invoke(service, method, args).then(
-          (value) => reply({ kind: 'result', id, value }),
-          (error: unknown) => reply({ kind: 'error', id, error: toPlainError(error) }),
-        );
-      },
     });
   }
 }

@@ -49,6 +49,7 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
       return reply.code(500).send(errorBody({ statusCode: 500, code: 'KERNEL_ERROR', message: 'The kernel failed to answer. The log has the cause under this requestId.' }, request.id));
     }
     if (error instanceof BulkheadError && error.retryAfterSeconds !== undefined) void reply.header('retry-after', error.retryAfterSeconds);
+    if (status === 401) void reply.header('www-authenticate', 'Bearer');
     return reply.code(status).send(errorBody({ statusCode: status, code: error.code, message: error.message }, request.id));
   });
 

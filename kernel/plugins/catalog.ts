@@ -17,6 +17,8 @@ export interface CatalogEntry {
 export class Catalog {
   readonly #dirs: readonly string[];
   #entries: ReadonlyMap<string, CatalogEntry> = new Map();
+  #reading: Promise<void> = Promise.resolve();
+  #next: Promise<void> | null = null;
 
   /** `dirs` are absolute; of two plugins with one name, that of the earlier folder counts. */
   constructor(dirs: readonly string[]) {
@@ -31,8 +33,17 @@ export class Catalog {
     return this.#entries.get(name);
   }
 
-  /** Reads the folders anew. A folder that does not exist is empty: it may be mounted later. */
-  async scan(): Promise<void> {
+  /** Reads the folders anew. Callers who come while they are being read share the next reading, which begins after they came. */
+  scan(): Promise<void> {
+    this.#next ??= this.#reading.then(() => {
+      this.#next = null;
+      return (this.#reading = this.#read());
+    });
+    return this.#next;
+  }
+
+  /** A folder that does not exist is empty: it may be mounted later. */
+  async #read(): Promise<void> {
     const entries = new Map<string, CatalogEntry>();
     for (const dir of this.#dirs) {
       const folders = await readdir(dir).catch(() => []);

@@ -82,7 +82,7 @@ export class Compartment {
     const { limits } = manifest;
     this.#dispatcher = new Dispatcher(manifest.name, limits, this.#send, this.#options.counts);
     this.#lending = new Lending({ database: this.#ship.database, plugin: manifest.name, quota: limits.connections, send: this.#send, log: this.#log });
-    this.#watch(limits.hangTimeoutMs);
+    this.#watched = this.#watchedWith(limits.hangTimeoutMs);
     return manifest;
   }
 
@@ -90,8 +90,11 @@ export class Compartment {
     return this.generation.init();
   }
 
-  mount(): Promise<readonly RouteDescription[]> {
-    return this.generation.mount();
+  async mount(): Promise<readonly RouteDescription[]> {
+    const routes = await this.generation.mount();
+    // Not before: an import and the compilation of schemas hold the loop, on a busy machine for long, and have a deadline of their own.
+    if (this.#watched !== null && this.generation.alive) this.#ship.watchdog.watch(this.#watched);
+    return routes;
   }
 
   start(): Promise<void> {
@@ -141,8 +144,8 @@ export class Compartment {
     this.generation.kill('failed', message);
   }
 
-  #watch(hangTimeoutMs: number): void {
-    this.#watched = {
+  #watchedWith(hangTimeoutMs: number): Watched {
+    return {
       status: this.generation.status,
       hangTimeoutMs,
       onUnresponsive: (silentMs) => {
@@ -155,7 +158,6 @@ export class Compartment {
         this.generation.kill('unresponsive', `its event loop stood still for ${silentMs} ms${request === null ? '' : ` in ${request}`}`, request);
       },
     };
-    this.#ship.watchdog.watch(this.#watched);
   }
 
   #begunRequest(): string | null {

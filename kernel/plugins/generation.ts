@@ -69,7 +69,8 @@ export class Generation {
     this.#worker = this.#pool.threads[0]!;
     this.#exited = new Promise((resolve) => this.#worker.once('exit', (code) => {
       resolve();
-      this.kill('crashed', `its worker exited with code ${code} while it booted`);
+      // Piscina, which knows the cause of any later end, gets to tell it first.
+      setImmediate(() => this.kill('crashed', `its worker exited with code ${code} while it booted`));
     }));
     this.#pool.on('error', (error: Error) => this.kill('crashed', `${error.name}: ${error.message}`));
     this.gone = life.then(() => this.#end(null), (error: unknown) => this.#end(error as PlainError));

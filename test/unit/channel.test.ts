@@ -1,0 +1,134 @@
+// Frames between threads: order, batches, closing, credits, and what may be transferred.
+import { MessageChannel } from 'node:worker_threads';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
+import t from 'tap';
+import { Channel } from '../../protocol/channel.js';
+import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
+import { CHANNEL_BATCH_MAX_FRAMES, STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
+import { eventually } from '../helpers/kernel.js';
+
+interface Numbered { readonly n: number; readonly data?: Uint8Array }
+
+/** A channel whose other end is a bare port that notes the batches it gets. */
+function pair() {
+  const { port1, port2 } = new MessageChannel();
+  const batches: Numbered[][] = [];
+  port2.on('message', (batch: Numbered[]) => batches.push(batch));
+  let closes = 0;
+  const received: Numbered[] = [];
+  const channel = new Channel<Numbered, Numbered>(port1, { onFrame: (frame) => received.push(frame), onClose: () => (closes += 1) });
+  return { channel, batches, received, peer: port2, closes: () => closes };
+}
+
+t.test('the first frame of a turn leaves at once, the rest of the turn in one batch, all in order', async (t) => {
+  const { channel, batches } = pair();
+  for (let n = 0; n < 10; n += 1) channel.send({ n });
+  await eventually('both batches arrived', 1_000, async () => (batches.flat().length === 10 ? true : undefined));
+  t.strictSame(batches.map((batch) => batch.length), [1, 9]);
+  t.strictSame(batches.flat().map(({ n }) => n), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  await nextTurn();
+  channel.send({ n: 10 });
+  await eventually('the next turn begins anew', 1_000, async () => (batches.length === 3 ? true : undefined));
+  channel.close();
+});
+
+t.test('a batch is bounded', async (t) => {
+  const { channel, batches } = pair();
+  const count = 3 * CHANNEL_BATCH_MAX_FRAMES;
+  for (let n = 0; n < count; n += 1) channel.send({ n });
+  await eventually('all arrived', 2_000, async () => (batches.flat().length === count ? true : undefined));
+  t.ok(batches.every((batch) => batch.length <= CHANNEL_BATCH_MAX_FRAMES));
+  channel.close();
+});
+
+t.test('closing sends what is queued, is told once, and makes later sends harmless', async (t) => {
+  const { channel, batches, closes } = pair();
+  channel.send({ n: 0 });
+  channel.send({ n: 1 });
+  channel.close();
+  channel.send({ n: 2 });
+  channel.close();
+  await eventually('the close was told', 1_000, async () => (closes() === 1 ? true : undefined));
+  t.strictSame(batches.flat().map(({ n }) => n), [0, 1]);
+  t.equal(channel.closed, true);
+});
+
+t.test('the end of the other side is told too', async (t) => {
+  const { channel, peer, closes } = pair();
+  peer.close();
+  await eventually('the close was told', 1_000, async () => (closes() === 1 ? true : undefined));
+  t.equal(channel.closed, true);
+});
+
+t.test('frames after a close in the middle of a batch belong to nobody', async (t) => {
+  const { port1, port2 } = new MessageChannel();
+  const seen: number[] = [];
+  const channel = new Channel<Numbered, Numbered>(port1, { onFrame: ({ n }) => { seen.push(n); if (n === 1) channel.close(); } });
+  port2.postMessage([{ n: 0 }, { n: 1 }, { n: 2 }]);
+  await eventually('two were seen', 1_000, async () => (seen.length === 2 ? true : undefined));
+  await delay(20);
+  t.strictSame(seen, [0, 1]);
+});
+
+t.test('a frame that cannot be cloned is told to its sender, and the others of its batch arrive', async (t) => {
+  const { port1, port2 } = new MessageChannel();
+  const arrived: Numbered[] = [];
+  const unsendable: string[] = [];
+  port2.on('message', (batch: Numbered[]) => arrived.push(...batch));
+  const channel = new Channel<Numbered, Numbered>(port1, { onFrame: () => {}, onUnsendable: ({ n }, { name }) => unsendable.push(`${n} ${name}`) });
+  const data = ownedBytes(Buffer.from('moved'));
+  const bad = (n: number): Numbered => ({ n, data: (() => {}) as never });
+  channel.send(bad(0));
+  channel.send({ n: 1 });
+  channel.send(bad(2));
+  channel.send({ n: 3, data }, [data.buffer]);
+  await eventually('the good ones arrived', 1_000, async () => (arrived.length === 2 ? true : undefined));
+  t.strictSame(arrived.map(({ n }) => n), [1, 3]);
+  t.equal(Buffer.from(arrived[1]!.data!).toString(), 'moved');
+  t.strictSame(unsendable, ['0 DataCloneError', '2 DataCloneError']);
+  channel.close();
+  const lonely = pair();
+  t.throws(() => lonely.channel.send(bad(4)), { name: 'DataCloneError' }, 'with nobody to tell, it is thrown');
+  lonely.channel.close();
+});
+
+t.test('transferred bytes are the sender\'s own: a pool shared with others stays whole', async (t) => {
+  const { channel, batches } = pair();
+  const pooled = Buffer.from('small, so it lives in a shared pool');
+  const data = ownedBytes(pooled);
+  t.equal(data.buffer.byteLength, pooled.byteLength);
+  channel.send({ n: 0, data }, [data.buffer]);
+  await eventually('it arrived', 1_000, async () => (batches.length === 1 ? true : undefined));
+  t.equal(Buffer.from(batches[0]![0]!.data!).toString(), pooled.toString());
+  t.equal(pooled.toString(), 'small, so it lives in a shared pool');
+  t.equal(data.byteLength, 0, 'the sender has given them away');
+  channel.close();
+});
+
+t.test('credits bound what is under way and lose nothing', async (t) => {
+  const sender = new SendWindow();
+  const receiver = new ReceiveWindow();
+  let underWay = 0;
+  let most = 0;
+  let consumed = 0;
+  const chunk = 10_000;
+  for (let sent = 0; sent < 10_000_000;) {
+    while (sender.open) {
+      sender.take(chunk);
+      sent += chunk;
+      underWay += chunk;
+      most = Math.max(most, underWay);
+    }
+    let resumed = false;
+    sender.whenOpen(() => (resumed = true));
+    t.notOk(resumed, 'a closed window does not call back');
+    while (!resumed) {
+      underWay -= chunk;
+      consumed += chunk;
+      const credit = receiver.consume(chunk);
+      if (credit > 0) sender.grant(credit);
+    }
+  }
+  t.ok(most <= STREAM_WINDOW_BYTES + chunk, 'at most a window and one chunk');
+  t.ok(consumed > 9_000_000);
+});

@@ -1,0 +1,139 @@
+// The pure parts of supervision: when to restart, who has a path, who hangs, whose turn it is.
+import { setTimeout as delay } from 'node:timers/promises';
+import t from 'tap';
+import { Mounts } from '../../kernel/plugins/mounts.js';
+import { judge } from '../../kernel/plugins/restart-policy.js';
+import { Turnstile } from '../../kernel/plugins/turnstile.js';
+import { Watchdog } from '../../kernel/plugins/watchdog.js';
+import { TRANSITIONS, type PluginStatus } from '../../protocol/lifecycle.js';
+import { BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE, UNRESPONSIVE_AFTER_MS, WATCHDOG_INTERVAL_MS } from '../../protocol/limits.js';
+import { StatusBlock } from '../../protocol/status-block.js';
+
+t.test('the restart policy', async (t) => {
+  t.strictSame(judge([1_000], 1_000, 0), { action: 'restart', delayMs: 0 }, 'restarts at once after the first death');
+  t.strictSame(judge([0, 1_000], 1_000, 0), { action: 'restart', delayMs: 50 }, 'waits half of 100 ms with the least jitter');
+  t.strictSame(judge([0, 1_000], 1_000, 0.999), { action: 'restart', delayMs: 100 }, 'and all of it with the most');
+  t.strictSame(judge([0, 1, 2, 3], 3, 0.999), { action: 'restart', delayMs: 400 }, 'doubles with each death');
+  const deaths = Array.from({ length: DEATHS_BEFORE_QUARANTINE }, (_, i) => i * 10);
+  t.match(judge(deaths, 50, 0), { action: 'quarantine', reason: /5 times within 60 s/ }, 'gives up after five deaths in a minute');
+  t.strictSame(judge(deaths, deaths.at(-1)! + DEATH_WINDOW_MS, 0), { action: 'restart', delayMs: 0 }, 'forgets deaths after a minute');
+  for (let count = 1; count < DEATHS_BEFORE_QUARANTINE; count += 1) {
+    const verdict = judge(Array.from({ length: count }, () => 0), 0, 0.5);
+    t.ok(verdict.action === 'restart' && verdict.delayMs <= BACKOFF_MAX_MS, `${count} deaths wait at most 30 s`);
+  }
+});
+
+t.test('a path belongs to the longest mount, in whole segments', async (t) => {
+  const mounts = new Mounts<string>();
+  mounts.set('items', ['/items', '/plugins/items']);
+  mounts.set('deep', ['/items/special/offers', '/plugins/deep']);
+  const owner = (path: string): string | undefined => mounts.resolve(path)?.owner;
+  t.equal(owner('/items'), 'items');
+  t.equal(owner('/items/'), 'items');
+  t.equal(owner('/items/5'), 'items');
+  t.equal(owner('/items/special'), 'items');
+  t.equal(owner('/items/special/offers'), 'deep');
+  t.equal(mounts.resolve('/items/special/offers/1')?.prefix, '/items/special/offers');
+  t.equal(owner('/itemsets'), undefined, 'a longer word is another word');
+  t.equal(owner('/'), undefined);
+  t.equal(owner(''), undefined);
+  t.equal(owner('/plugins'), undefined);
+  const before = mounts.version;
+  mounts.set('items', []);
+  t.equal(owner('/items/5'), undefined, 'what is taken away is gone');
+  t.equal(owner('/items/special/offers'), 'deep', 'and nothing else is');
+  t.not(mounts.version, before, 'the table says that it changed');
+});
+
+t.test('the watchdog', async (t) => {
+  /** A watchdog with a clock of its own; `pass` looks every interval, as its timer would. */
+  const setup = (hangTimeoutMs = 1_000) => {
+    let now = 0;
+    const watchdog = new Watchdog(() => now);
+    const status = new StatusBlock();
+    const reports: string[] = [];
+    const watched = {
+      status, hangTimeoutMs,
+      onUnresponsive: (silentMs: number) => reports.push(`unresponsive ${silentMs}`),
+      onHang: (silentMs: number) => reports.push(`hang ${silentMs}`),
+    };
+    watchdog.watch(watched);
+    t.teardown(() => watchdog.unwatch(watched));
+    const pass = (ms: number, beats: boolean): void => {
+      for (let passed = 0; passed < ms; passed += WATCHDOG_INTERVAL_MS) {
+        now += WATCHDOG_INTERVAL_MS;
+        if (beats) status.beat();
+        watchdog.look();
+      }
+    };
+    return { watchdog, watched, reports, pass, jump: (ms: number) => { now += ms; watchdog.look(); } };
+  };
+
+  await t.test('says nothing while the heart beats', async (t) => {
+    const { reports, pass } = setup();
+    pass(60_000, true);
+    t.strictSame(reports, []);
+  });
+  await t.test('reports a silence once, then ends it', async (t) => {
+    const { reports, pass, watchdog, watched } = setup();
+    pass(700, false);
+    t.strictSame(reports, [`unresponsive ${UNRESPONSIVE_AFTER_MS}`]);
+    t.equal(watchdog.silent(watched), true);
+    pass(10_000, false);
+    t.strictSame(reports, [`unresponsive ${UNRESPONSIVE_AFTER_MS}`, 'hang 1000']);
+  });
+  await t.test('forgives a silence that ended', async (t) => {
+    const { reports, pass, watchdog, watched } = setup();
+    pass(900, false);
+    pass(100, true);
+    t.equal(watchdog.silent(watched), false);
+    pass(900, false);
+    t.equal(reports.filter((report) => report.startsWith('hang')).length, 0);
+  });
+  await t.test('blames nobody for a kernel that stood still itself', async (t) => {
+    const { reports, pass, jump } = setup();
+    pass(300, true);
+    jump(2_000);
+    jump(5_000);
+    t.strictSame(reports, []);
+    pass(1_200, false);
+    t.equal(reports.at(-1)?.startsWith('hang'), true, 'and still sees a hang after that');
+  });
+  await t.test('keeps to the time that each plugin has set', async (t) => {
+    const { reports, pass } = setup(5_000);
+    pass(4_900, false);
+    t.equal(reports.length, 1);
+    pass(200, false);
+    t.equal(reports.at(-1), 'hang 5000');
+  });
+});
+
+t.test('a turnstile lets its number in, in order, and survives failures', async (t) => {
+  const turnstile = new Turnstile(2);
+  const order: string[] = [];
+  let inside = 0;
+  let most = 0;
+  const task = (name: string, fails = false) => turnstile.run(async () => {
+    inside += 1;
+    most = Math.max(most, inside);
+    order.push(name);
+    await delay(5);
+    inside -= 1;
+    if (fails) throw new Error(name);
+    return name;
+  });
+  const results = await Promise.allSettled([task('a'), task('b', true), task('c'), task('d'), task('e', true), task('f')]);
+  t.strictSame(results.map(({ status }) => status), ['fulfilled', 'rejected', 'fulfilled', 'fulfilled', 'rejected', 'fulfilled']);
+  t.strictSame(order, ['a', 'b', 'c', 'd', 'e', 'f']);
+  t.equal(most, 2);
+  t.equal(turnstile.busy, false);
+});
+
+t.test('every state can be left, and every state but the first can be reached', async (t) => {
+  const states = Object.keys(TRANSITIONS) as PluginStatus[];
+  for (const state of states) {
+    t.ok(TRANSITIONS[state].length > 0, `${state} can be left`);
+    t.ok(states.some((from) => TRANSITIONS[from].includes(state)), `${state} can be reached`);
+  }
+  t.notOk(TRANSITIONS.running.includes('restarting'), 'a death is always recorded as a failure first');
+});
