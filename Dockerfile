@@ -45,7 +45,14 @@ COPY --chown=node:node kernel ./kernel
 RUN npm run build
 
 # Everything belongs to the user here: the tests compile into dist, and the embedded PostgreSQL links its libraries in node_modules.
-FROM build AS development
+# curl is for the commands of the README, which a test runs.
+FROM base AS development
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && chown node:node /app
+COPY --chown=node:node --from=build /app/node_modules ./node_modules
+COPY --chown=node:node --from=build /app/dist ./dist
 COPY --chown=node:node . .
 USER node
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FastifyInstance } from 'fastify';
-import { SHUTDOWN_TIMEOUT_MS } from '../protocol/limits.js';
+import { CONNECTIONS_CLOSE_TIMEOUT_MS, SHUTDOWN_TIMEOUT_MS } from '../protocol/limits.js';
 import { pluginSettings, type Config } from './config.js';
 import { startEmbeddedDatabase, type EmbeddedDatabase } from './database/embedded.js';
 import { createDatabase, type Database } from './database/pool.js';
@@ -58,7 +58,10 @@ export async function startKernel(config: Config, { log, writeLines }: KernelLog
   const stopAll = async (): Promise<void> => {
     const closed = server.close();
     await supervisor.shutdown();
+    // Node counts a connection that has not asked for anything yet as busy and would wait a minute for its request.
+    const cut = setTimeout(() => server.server.closeAllConnections(), CONNECTIONS_CLOSE_TIMEOUT_MS);
     await closed;
+    clearTimeout(cut);
     await closeDatabase(database, embedded);
     log.info('stopped');
   };

@@ -51,6 +51,8 @@ export const DRAIN_TIMEOUT_MS = 5_000;
 export const STOP_TIMEOUT_MS = 3_000;
 /** How long the kernel waits for a killed thread; a worker in `execSync` ends only when that does. */
 export const TERMINATE_TIMEOUT_MS = 2_000;
+/** How long the last answers may take to leave their sockets at the kernel's end; what is still connected then, also without ever having asked, is cut. */
+export const CONNECTIONS_CLOSE_TIMEOUT_MS = 500;
 /** After this the kernel leaves whatever has not ended; Docker sends SIGKILL at ten seconds. */
 export const SHUTDOWN_TIMEOUT_MS = 9_500;
 

@@ -1,6 +1,7 @@
 // The requests of one generation: who is admitted, who waits, who is in flight, and what becomes of them at their deadline or at its death. Must not know mounts or states.
 import { BulkheadError } from '../../protocol/errors.js';
 import type { ChunkFrame, CreditFrame, CancelFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
+import { InFlightTable } from '../../protocol/in-flight.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
 import type { Exchange, SendFrame } from './exchange.js';
@@ -31,7 +32,7 @@ export class Dispatcher {
   readonly #limits: PluginLimits;
   readonly #send: SendFrame;
   readonly #counts: RequestCounts;
-  readonly #inFlight = new Map<number, InFlight>();
+  readonly #inFlight = new InFlightTable<InFlight>();
   /** Deadlines by exchange, in order of admission; a client who leaves is taken out at once. */
   readonly #queue = new Map<Exchange, number>();
   #lastId = 0;
@@ -129,7 +130,7 @@ export class Dispatcher {
 
   #begin(exchange: Exchange, deadline: number): void {
     const id = ++this.#lastId;
-    this.#inFlight.set(id, { id, exchange, deadline });
+    this.#inFlight.add(id, { id, exchange, deadline });
     exchange.begin(id, this.#send);
   }
 

@@ -131,9 +131,18 @@ export class Host implements HostApi {
 
 /** The control plane's surface: own methods only, and errors as plain objects, because comlink would keep just their text. */
 export function hostApi(host: Host): HostApi {
-  const plain = <A extends unknown[], R>(method: (...args: A) => Promise<R>) => (...args: A): Promise<R> =>
-    method.apply(host, args).catch((error: unknown) => { throw toPlainError(error); });
+  // What a hook sent, such as the services that it provides, leaves before the news that it has succeeded.
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+  const plain = <A extends unknown[], R>(method: (...args: A) => Promise<R>, settled?: () => Promise<void>) => async (...args: A): Promise<R> => {
+    try {
+      const result = await method.apply(host, args);
+      await settled?.();
+      return result;
+    } catch (error) {
+      throw toPlainError(error);
+    }
+  };
   return Object.freeze({
-    describe: plain(host.describe), init: plain(host.init), mount: plain(host.mount), start: plain(host.start), stop: plain(host.stop),
+    describe: plain(host.describe), init: plain(host.init, turn), mount: plain(host.mount, turn), start: plain(host.start, turn), stop: plain(host.stop),
   });
 }

@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
 import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, HostToKernelFrame, RequestFrame } from '../../protocol/frames.js';
+import { InFlightTable } from '../../protocol/in-flight.js';
 import type { StatusBlock } from '../../protocol/status-block.js';
 import { HostRequest } from './http-request.js';
 import { HostResponse } from './http-response.js';
@@ -9,7 +10,7 @@ import { HostResponse } from './http-response.js';
 export type ExchangeFrame = RequestFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame;
 
 export class Transport {
-  readonly #open = new Map<number, HostResponse>();
+  readonly #open = new InFlightTable<HostResponse>();
   readonly #send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void;
   readonly #status: StatusBlock;
   #app: FastifyInstance | null = null;
@@ -44,7 +45,7 @@ export class Transport {
     this.#status.lastRequest = frame.id;
     const request = new HostRequest(frame, (bytes) => this.#send({ kind: 'credit', id: frame.id, bytes }));
     const response = new HostResponse(request, this.#send);
-    this.#open.set(frame.id, response);
+    this.#open.add(frame.id, response);
     response.once('close', () => this.#open.delete(frame.id));
     // A client that goes away is no error of the plugin, and an unheard 'error' event would end the worker.
     request.on('error', () => {});

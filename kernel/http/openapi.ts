@@ -95,7 +95,7 @@ function parameters(where: 'query' | 'header', schema: unknown): Parameter[] {
   return Object.entries(propertiesOf(schema)).map(([name, property]) => ({
     name,
     in: where,
-    required: required.includes(name),
+    required: required.includes(name) && property['default'] === undefined, // what has a default may be left out
     ...(typeof property['description'] === 'string' && { description: property['description'] }),
     schema: property,
   }));

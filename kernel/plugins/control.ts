@@ -30,7 +30,8 @@ export class Control<T> {
       const timer = setTimeout(() => settle(() => reject(new Error(`${what} did not finish within ${timeoutMs} ms`))), timeoutMs);
       this.#pending.add(reject);
       invoke(this.#remote).then(
-        (value) => settle(() => resolve(value)),
+        // A turn later, so that frames that the host sent before its answer are handled before it; one may end the generation.
+        (value) => setImmediate(() => settle(() => resolve(value))),
         (thrown: { message?: string }) => settle(() => reject(Object.assign(new Error(thrown.message ?? String(thrown)), thrown))),
       );
     });

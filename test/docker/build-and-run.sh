@@ -112,7 +112,9 @@ case $(uname -m) in aarch64) arch=arm64 ;; *) arch=x64 ;; esac
 mirror=$(apt-get indextargets --format '$(SITE)' 'Origin: Debian' 'Created-By: Packages' | grep -v -- '-security' | head -n 1)
 system=$scratch/system
 debootstrap --variant=minbase "$suite" "$system" "$mirror" > "$scratch/debootstrap.log" || { tail "$scratch/debootstrap.log"; exit 1; }
-rm -rf "$system"/var/cache/apt/archives/*.deb "$system"/var/lib/apt/lists/* "$system"/usr/share/{doc,info,locale,man}/*
+# As in the real image: no package archives, lists and manuals are kept, now or later.
+echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache ""; DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' > "$system/etc/apt/apt.conf.d/docker-clean"
+rm -rf "$system"/var/cache/apt/* "$system"/var/lib/apt/lists/* "$system"/usr/share/{doc,info,locale,man}/*
 npm install --prefix "$scratch/tools" --ignore-scripts --silent "node-linux-$arch@$version" npm@11
 node=$scratch/tools/node_modules/node-linux-$arch/bin/node
 install "$node" "$system/usr/local/bin/node"

@@ -91,7 +91,7 @@ t.test('endpoints', async (t) => {
       const ready = await kernel.get('/health/ready');
       t.equal(ready.status, 503);
       t.equal(ready.text, '{"status":"ok","database":"error"}');
-      t.match(await kernel.get('/health/live'), { status: 200, text: '{"status":"ok"}' });
+      t.equal((await kernel.get('/health/live')).text, '{"status":"ok"}');
       t.match(await kernel.get('/plugins/hello/'), { status: 200, json: { message: 'Hello from plugin' } });
       t.match(await kernel.get('/plugins'), { status: 200 });
       for (const [method, path, body] of [['GET', '/items'], ['GET', '/items/1'], ['POST', '/items', { name: 'lost' }], ['PUT', '/items/1', { name: 'lost' }], ['DELETE', '/items/1'], ['GET', '/plugins/analytics/count']] as [string, string, object?][]) {
@@ -117,14 +117,14 @@ t.test('endpoints', async (t) => {
   t.test('a kernel that starts without its database answers, and its plugins can be started later', async (t) => {
     const late = await switchableDatabase(t);
     const waiting = await startTestKernel(t, { PLUGINS_ENABLED: 'hello,items', DATABASE_URL: late.url });
-    t.match(await waiting.get('/health'), { status: 503, text: DOWN });
+    t.equal((await waiting.get('/health')).text, DOWN);
     t.equal((await waiting.get('/plugins/hello/')).status, 200);
     t.match(await waiting.status('items'), { status: 'failed', error: /database cannot be reached/ });
-    t.equal((await waiting.get('/items')).status >= 400, true);
+    t.equal((await waiting.get('/plugins/items')).status, 503);
     await late.start();
     t.match(await waiting.verb('start', 'items'), { status: 200, json: { status: 'running', error: null } });
-    t.match(await waiting.get('/items'), { status: 200, text: '[]' });
-    t.match(await waiting.get('/health'), { status: 200, text: OK });
+    t.strictSame((await waiting.get('/items')).json, []);
+    t.equal((await waiting.get('/health')).text, OK);
     await waiting.stop();
   });
 
@@ -156,14 +156,17 @@ t.test('endpoints', async (t) => {
       name: 'hello', version: '1.0.0', description: 'Says hello', status: 'running', error: null, generation: 1, restarts: 0, mounts: ['/plugins/hello'],
       worker: { threadId: Number, memory: { heapUsed: Number, external: Number, arrayBuffers: Number }, heapLimitMb: 64, loopLagMs: Number, unresponsive: false, connections: 0 },
       requests: { admitted: before.requests.admitted + 3, answered: before.requests.answered + 3, shed: 0, timedOut: 0, lost: 0, dropped: 0, inFlight: 0, queued: 0 },
-      limits: { heapMb: 64, concurrency: Number, timeoutMs: Number }, routes: [{ method: 'GET', url: '/' }], deaths: [], restartAt: null,
+      limits: { heapMb: 64, concurrency: Number, timeoutMs: Number }, restartAt: null,
     });
+    t.strictSame([json.mounts, json.routes, json.services, json.deaths], [['/plugins/hello'], [{ method: 'GET', url: '/' }], [], []]);
     t.ok(json.worker.threadId > 0 && json.worker.memory.heapUsed > 1_000_000, 'the memory is that of a real worker');
     t.strictSame(json.transitions.map(({ from, to }: { from: string; to: string }) => `${from} ${to}`),
       ['registered initialized', 'initialized mounted', 'mounted started', 'started running'], 'how it came to this state');
     t.match(json.transitions[0], { plugin: 'hello', generation: 1, cause: String, at: Number, ms: Number });
 
-    t.match(await kernel.status('spare'), { name: 'spare', version: null, status: 'registered', generation: 0, worker: null, routes: [], transitions: [], deaths: [], requests: { admitted: 0 } });
+    t.match(await kernel.status('spare'), { name: 'spare', version: null, status: 'registered', generation: 0, worker: null, requests: { admitted: 0 } });
+    const { routes, transitions, deaths, mounts } = await kernel.status('spare');
+    t.strictSame([routes, transitions, deaths, mounts], [[], [], [], []], 'nothing is known of what was never loaded');
     t.match(await kernel.status('broken'), { status: 'failed', error: /no keel/, worker: null, mounts: ['/plugins/broken'] });
     const items = await kernel.status('items');
     t.strictSame(items.routes.map(({ method, url }) => `${method} ${url}`).sort(), ['DELETE /:id', 'GET /', 'GET /:id', 'POST /', 'PUT /:id']);
@@ -230,12 +233,13 @@ t.test('endpoints', async (t) => {
         const path = `/plugins/${route}/hello`;
         const answer = await rawRequest(kernel.url, method, path);
         t.equal(answer.headers.get('allow'), allowed, `${method} ${path}`);
-        if (method === 'HEAD') t.match(answer, { status: 405, text: '' });
+        if (method === 'HEAD') t.strictSame([answer.status, answer.text], [405, '']);
         else refuses(t, answer, 405, 'METHOD_NOT_ALLOWED', new RegExp(`does not take ${method}; use ${allowed}`), `${method} ${path}`);
       }
     }
     t.strictSame(await stateOf(kernel, 'hello'), before);
-    t.match(await kernel.request('HEAD', '/plugins/status/hello'), { status: 200, text: '' });
+    const head = await kernel.request('HEAD', '/plugins/status/hello');
+    t.strictSame([head.status, head.text], [200, '']);
     for (const [method, path] of [['POST', '/plugins'], ['DELETE', '/plugins'], ['POST', '/health'], ['PUT', '/'], ['POST', '/docs/json']] as const) refuses(t, await rawRequest(kernel.url, method, path), 404, 'ROUTE_UNKNOWN', new RegExp(`${method} ${path}`), `${method} ${path}`);
   });
 

@@ -1,7 +1,7 @@
 // A plugin may throw, hang or leak: it is restarted, its clients get an answer, and its neighbours notice nothing.
+import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { Death, DeathKind } from '../../protocol/lifecycle.js';
@@ -10,6 +10,9 @@ import { eventually, startTestKernel, type TestKernel } from '../helpers/kernel.
 
 /** Requests that each neighbour must have answered during a fault, for "all succeeded" to mean something. */
 const NEIGHBOUR_REQUESTS_MIN = 25;
+
+/** How long one turn of the kernel's event loop may compute, in milliseconds. */
+const LOOP_HELD_MAX_MS = 100;
 
 interface Traffic {
   readonly sent: Record<string, number>;
@@ -86,9 +89,10 @@ t.test('faults of one plugin', async (t) => {
 
   for (const fault of FAULTS) {
     t.test(fault.name, async (t) => {
-      const { generation, restarts } = (await kernel.verb('restart', 'unruly')).json;
-      const loop = monitorEventLoopDelay({ resolution: 10 });
-      loop.enable();
+      const restarted = await kernel.verb('restart', 'unruly');
+      t.equal(restarted.status, 200, 'it runs');
+      const { generation, restarts } = restarted.json;
+      const held = watchLoop();
       const before = { ...traffic.sent };
       const failuresBefore = traffic.failures.length;
       const alone = fault.path.startsWith('/later');
@@ -117,10 +121,10 @@ t.test('faults of one plugin', async (t) => {
 
       await eventually('the neighbours have had enough requests', 10_000, async () => (Object.entries(traffic.sent).every(([name, sent]) => sent - before[name]! >= NEIGHBOUR_REQUESTS_MIN) ? true : undefined));
       t.strictSame(traffic.failures.slice(failuresBefore), [], `not one of ${Object.entries(traffic.sent).map(([name, sent]) => `${sent - before[name]!} requests to ${name}`).join(' and ')} failed`);
-      loop.disable();
-      t.comment(`${fault.name}: the kernel's event loop was held ${(loop.max / 1e6).toFixed(0)} ms at most, p99 ${(loop.percentile(99) / 1e6).toFixed(0)} ms (the test's own work included)`);
-      // The test shares this thread and the machine; one pause may be theirs, one in a hundred may not.
-      t.ok(loop.percentile(99) / 1e6 < 100, 'the kernel went on turning');
+      const { turnMs, heldMs } = held();
+      t.comment(`${fault.name}: longest turn of the kernel's event loop ${turnMs.toFixed(0)} ms${heldMs === null ? '' : `, of which it had a processor for ${heldMs.toFixed(0)} ms`} (the test's own work included)`);
+      // Where the system does not tell how long the thread waited for a processor, a busy machine looks like a busy kernel.
+      if (heldMs !== null) t.ok(heldMs < LOOP_HELD_MAX_MS, `the kernel's event loop was held for ${heldMs.toFixed(0)} ms at most`);
     });
   }
 
@@ -235,4 +239,36 @@ function workers(): number {
 /** Threads as the system counts them; null where it does not tell. */
 async function osThreads(): Promise<number | null> {
   return readdir('/proc/self/task').then((tasks) => tasks.length, () => null);
+}
+
+/** Measures the longest turn of this thread's event loop until it is called, and how much of it the thread was computing. */
+function watchLoop(): () => { readonly turnMs: number; readonly heldMs: number | null } {
+  const intervalMs = 10;
+  let turnMs = 0;
+  let heldMs: number | null = processorMs() === null ? null : 0;
+  let last = performance.now();
+  let lastProcessor = processorMs() ?? 0;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    const processor = processorMs() ?? 0;
+    // In a turn that waited for nothing, the thread computed as long as it had a processor.
+    const late = now - last - intervalMs;
+    turnMs = Math.max(turnMs, late);
+    if (heldMs !== null) heldMs = Math.max(heldMs, Math.min(late, processor - lastProcessor));
+    last = now;
+    lastProcessor = processor;
+  }, intervalMs);
+  return () => {
+    clearInterval(timer);
+    return { turnMs, heldMs };
+  };
+}
+
+/** Time that the main thread has had a processor; null where the system does not tell. */
+function processorMs(): number | null {
+  try {
+    return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+  } catch {
+    return null;
+  }
 }

@@ -112,8 +112,8 @@ t.test('every verb in every state', async (t) => {
         const [heardStatus, heardCode] = HEARD[after]!;
         const again = await kernel.get(`/plugins/${name}/`);
         t.strictSame([again.status, again.json.code], [heardStatus, heardCode], `${verb}: requests hear so after it`);
-        // Only its code says where else it is mounted, and a plugin that never loaded has not said it.
-        const elsewhere = details.mounts.length === 0 ? 404 : heardStatus;
+        // A plugin that never loaded has taken no other mount.
+        const elsewhere = state === 'failed' && verb === 'stop' ? 404 : heardStatus;
         t.equal((await kernel.get(`/of-${name}`)).status, elsewhere, `${verb}: and so at its other mount`);
       }));
     });

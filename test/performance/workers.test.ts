@@ -41,8 +41,9 @@ t.test(`${PLUGINS} plugins boot while the kernel keeps its event loop turning`, 
   // They arrive one after the other: the steps between them are what each one takes.
   const steps = times.map((at, i) => at - (times[i - 1] ?? 0));
   t.comment(`${PLUGINS} plugins loaded and started in ${totalMs.toFixed(0)} ms; one came every ${median(steps).toFixed(0)} ms (median)`);
-  t.comment(`longest turn of the kernel's event loop: ${longest.heldMs.toFixed(0)} ms, and ${longest.waitedMs.toFixed(0)} ms in which the system ran something else`);
-  t.ok(longest.heldMs < HELD_MAX_MS, `the event loop is never held for ${HELD_MAX_MS} ms`);
+  t.comment(`longest turn of the kernel's event loop: ${longest.busyMs.toFixed(0)} ms of work, or ${longest.stoodMs.toFixed(0)} ms with what it was made to wait for`);
+  t.ok(longest.busyMs < HELD_MAX_MS, `the event loop is never held for ${HELD_MAX_MS} ms`);
+  t.ok(longest.stoodMs < 10 * HELD_MAX_MS, 'nor does it stand still in a call that blocks');
 
   const states = await supervisor.list();
   t.strictSame(names.filter((name) => states.find((plugin) => plugin.name === name)?.status !== 'running'), [], 'all of them run');
@@ -81,34 +82,30 @@ t.test('a request through a worker takes a small multiple of one through an in-p
   t.ok(inWorker < LATENCY_RATIO_MAX * inProcess, `the ratio is under ${LATENCY_RATIO_MAX}`);
 });
 
+/** Each of them the longest of any turn. */
 interface LongestTurn {
-  /** The part of it in which this thread was at work. */
-  readonly heldMs: number;
-  /** The part in which it had work, and other threads and processes had the cores; 0 where the system does not tell. */
-  readonly waitedMs: number;
+  /** For which the thread had a core. */
+  readonly busyMs: number;
+  /** For which it was not asleep in its loop, whoever had the cores meanwhile. */
+  readonly stoodMs: number;
 }
 
 /**
- * Like `monitorEventLoopDelay`, but counts what the loop's own work takes and leaves out the time for which the thread slept too
- * long or was not given a core: on a busy or virtual machine that happens, and is no fault of the kernel.
+ * Like `monitorEventLoopDelay`, but tells what the loop's own work takes from the time for which the thread slept too long or was not
+ * given a core: on a busy or virtual machine that happens, and is no fault of the kernel.
  */
 function watchLoop(): { stop(): LongestTurn } {
   const INTERVAL_MS = 10;
-  let longest: LongestTurn = { heldMs: 0, waitedMs: 0 };
+  let longest: LongestTurn = { busyMs: 0, stoodMs: 0 };
   let lastTick = performance.now();
-  let lastUtilization = performance.eventLoopUtilization();
-  let lastWaited = runQueueWaitMs();
+  let lastActive = performance.eventLoopUtilization().active;
+  let lastRan = ranMs();
   const timer = setInterval(() => {
-    const now = performance.now();
-    const utilization = performance.eventLoopUtilization();
-    const waited = runQueueWaitMs();
-    const lateMs = now - lastTick - INTERVAL_MS;
-    const waitedMs = waited - lastWaited;
-    const heldMs = Math.min(lateMs, utilization.active - lastUtilization.active - waitedMs);
-    if (heldMs > longest.heldMs) longest = { heldMs, waitedMs };
-    lastTick = now;
-    lastUtilization = utilization;
-    lastWaited = waited;
+    const [now, { active }, ran] = [performance.now(), performance.eventLoopUtilization(), ranMs()];
+    const stoodMs = Math.min(now - lastTick - INTERVAL_MS, active - lastActive);
+    const busyMs = ran === null || lastRan === null ? stoodMs : Math.min(stoodMs, ran - lastRan);
+    longest = { busyMs: Math.max(longest.busyMs, busyMs), stoodMs: Math.max(longest.stoodMs, stoodMs) };
+    [lastTick, lastActive, lastRan] = [now, active, ran];
   }, INTERVAL_MS);
   return {
     stop() {
@@ -118,13 +115,13 @@ function watchLoop(): { stop(): LongestTurn } {
   };
 }
 
-/** How long the main thread has been ready without running since it began, in milliseconds; the second figure of Linux's schedstat. */
-function runQueueWaitMs(): number {
-  if (process.platform !== 'linux') return 0;
+/** How long the main thread has had a core since it began, in milliseconds: the first figure of Linux's schedstat. Null where there is none. */
+function ranMs(): number | null {
+  if (process.platform !== 'linux') return null;
   try {
-    return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[1]) / 1e6;
+    return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
   } catch {
-    return 0; // a system that keeps no such statistics
+    return null;
   }
 }
 

@@ -81,7 +81,7 @@ t.test('a wrong value is refused with its name, the rule and the value', async (
       const problems = problemsOf(t, () => parseConfig({ [name]: value }, DIRECTORY));
       t.equal(problems.length, 1, `${name}=${value} is one problem`);
       t.match(problems[0], rule);
-      t.ok(problems[0]?.startsWith(`${name} `) && problems[0].endsWith(`not ${JSON.stringify(value)}`), problems[0]);
+      t.ok(problems[0]?.startsWith(`${name} `) && problems[0].endsWith(`not ${JSON.stringify(value)}`), String(problems[0]));
     }
   }
   for (const [name, value] of [['PORT', '0'], ['PORT', '65535'], ['DATABASE_POOL_MAX', '1'], ['DATABASE_POOL_MAX', '1000'], ['POSTGRES_USER', 'a'.repeat(63)], ['POSTGRES_DB', '_a1'], ['HOST', '::1'], ['LOG_LEVEL', 'silent'], ['OPERATOR_TOKEN', '12345678']] as const) {
@@ -93,7 +93,7 @@ t.test('a plugin\'s name that is none is refused', async (t) => {
   for (const name of ['Hello', '../x', 'load', '__proto__', 'constructor', 'a b', '1a', 'a'.repeat(65)]) {
     const problems = problemsOf(t, () => parseConfig({ PLUGINS_ENABLED: `hello,${name},items` }, DIRECTORY));
     t.equal(problems.length, 1);
-    t.ok(problems[0]?.startsWith(`PLUGINS_ENABLED has "${name}"`), problems[0]);
+    t.ok(problems[0]?.startsWith(`PLUGINS_ENABLED has "${name}"`), String(problems[0]));
   }
   t.strictSame(parseConfig({ PLUGINS_ENABLED: `${'a'.repeat(64)},a_b-c9` }, DIRECTORY).pluginsEnabled, ['a'.repeat(64), 'a_b-c9']);
 });

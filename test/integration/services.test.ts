@@ -1,0 +1,187 @@
+// Services and events between plugins, and what they become when the other side goes away.
+import { setTimeout as delay } from 'node:timers/promises';
+import t from 'tap';
+import { EVENT_PAYLOAD_MAX_BYTES } from '../../protocol/limits.js';
+import { eventually, startTestKernel } from '../helpers/kernel.js';
+
+t.test('services', async (t) => {
+  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'provider,consumer' });
+  const call = async (service: string, method?: string, ...args: unknown[]): Promise<any> =>
+    (await kernel.request('POST', '/plugins/consumer/call', { service, ...(method !== undefined && { method }), args })).json;
+  const workersBefore = { provider: (await kernel.status('provider')).generation, consumer: (await kernel.status('consumer')).generation };
+
+  t.test('a function, an object\'s functions and a class\'s methods can be called', async (t) => {
+    t.strictSame(await call('provider.double', undefined, 21), { value: 42 });
+    t.strictSame(await call('provider.various', 'echo', 'a', { b: [1, null] }), { value: ['a', { b: [1, null] }] });
+    t.strictSame(await call('provider.counter', 'add', 2), { value: 2 });
+    t.strictSame(await call('provider.counter', 'later', 3), { value: 5 }, 'with their own state');
+    t.strictSame((await kernel.status('provider')).services, ['provider.double', 'provider.counter', 'provider.various']);
+  });
+
+  t.test('many calls in one turn are answered each by its own', async (t) => {
+    const calls = Array.from({ length: 600 }, (_, n) => ({ service: 'provider.double', args: [n] }));
+    t.strictSame((await kernel.request('POST', '/plugins/consumer/calls', calls)).json, calls.map((_, n) => ({ value: 2 * n })));
+  });
+
+  t.test('what is no method cannot be called', async (t) => {
+    for (const method of ['absent', 'notAFunction', 'constructor', 'toString', '__proto__', 'hasOwnProperty']) {
+      t.match(await call('provider.counter', method), { name: 'TypeError', message: `the service has no method "${method}"` });
+    }
+    t.match(await call('provider.counter'), { message: 'the service is an object; call one of its methods' });
+  });
+
+  t.test('an error crosses over with its name, code and status', async (t) => {
+    t.match(await call('provider.various', 'fail'), { isError: true, name: 'RangeError', message: 'out of rope', code: 'NO_ROPE', statusCode: 422 });
+    t.match(await call('provider.various', 'failText'), { isError: true, message: 'just text' });
+    const thrown = await kernel.request('POST', '/plugins/consumer/throwing', { service: 'provider.various', method: 'fail' });
+    t.match([thrown.status, thrown.json], [422, { code: 'NO_ROPE', message: 'out of rope' }], 'so that a handler which does not catch it answers with it');
+  });
+
+  t.test('an unknown service is told at the first call', async (t) => {
+    t.match(await call('nobody.knows'), { code: 'SERVICE_UNKNOWN', statusCode: 500, message: /"nobody\.knows"/ });
+    await kernel.writePlugin('newcomer', "export default { name: 'newcomer', version: '1.0.0', init({ services }) { services.provide('nobody.knows', () => 'now it is known'); } };");
+    await kernel.verb('load', 'newcomer');
+    t.strictSame(await call('nobody.knows'), { value: 'now it is known' }, 'and works as soon as somebody provides it');
+  });
+
+  t.test('what cannot be cloned is an error of that one call', async (t) => {
+    t.match(await call('provider.various', 'uncloneable'), { isError: true, name: 'DataCloneError', message: /could not be cloned/ }, 'as a result');
+    const { json } = await kernel.request('POST', '/plugins/consumer/calls', [
+      { service: 'provider.double', args: [1] }, { service: 'provider.double', uncloneable: true }, { service: 'provider.double', args: [2] },
+      { service: 'provider.various', method: 'uncloneable' }, { service: 'provider.various', method: 'uncloneable' }, { service: 'provider.various', method: 'echo', args: [3] },
+    ]);
+    t.match(json, [{ value: 2 }, { name: 'DataCloneError' }, { value: 4 }, { name: 'DataCloneError' }, { name: 'DataCloneError' }, { value: [3] }], 'as an argument or a result among others of the same turn');
+    t.match((await kernel.request('POST', '/plugins/consumer/calls', [{ service: 'provider.double', uncloneable: true }])).json, [{ name: 'DataCloneError' }], 'as an argument alone');
+    t.equal((await kernel.status('provider')).generation, workersBefore.provider, 'the provider lives');
+    t.equal((await kernel.status('consumer')).generation, workersBefore.consumer, 'and so does the consumer');
+  });
+
+  t.test('a call to a stopped provider is refused at once, and works when it is back', async (t) => {
+    await kernel.verb('stop', 'provider');
+    const refused = await call('provider.double', undefined, 1);
+    t.match(refused, { code: 'SERVICE_UNAVAILABLE', statusCode: 503, message: /"provider\.double"/ });
+    t.ok(refused.ms < 1_000, `after ${Math.round(refused.ms)} ms`);
+    await kernel.verb('start', 'provider');
+    t.strictSame(await call('provider.double', undefined, 4), { value: 8 });
+  });
+
+  t.test('a provider that dies takes its pending calls with it at once, and the handle works again', async (t) => {
+    const { generation } = await kernel.status('provider');
+    const pending = Array.from({ length: 3 }, () => call('provider.various', 'slow', 8_000));
+    await delay(100);
+    const began = performance.now();
+    t.match(await call('provider.various', 'die'), { code: 'SERVICE_UNAVAILABLE', message: /went away during the call/ });
+    for (const answer of await Promise.all(pending)) t.match(answer, { code: 'SERVICE_UNAVAILABLE', statusCode: 503 });
+    t.ok(performance.now() - began < 2_000, `within ${(performance.now() - began).toFixed(0)} ms, not at their deadline`);
+    await eventually('it has come back', 10_000, async () => {
+      const { status, generation: now } = await kernel.status('provider');
+      return status === 'running' && now > generation ? true : undefined;
+    });
+    t.strictSame(await call('provider.various', 'echo', 'again'), { value: ['again'] });
+  });
+
+  t.test('a plugin that provides the name of another fails, at whatever step it does, and says of whom', async (t) => {
+    for (const step of ['init', 'routes', 'start']) {
+      const name = `pirate-${step}`;
+      const provide = `services.provide('provider.double', () => 'arr');`;
+      const body = step === 'routes' ? `routes(app, { services }) { ${provide} }` : `${step}({ services }) { ${provide} }`;
+      await kernel.writePlugin(name, `export default { name: '${name}', version: '1.0.0', ${body} };`);
+      let answer = await kernel.verb('load', name);
+      if (step === 'start') answer = await kernel.verb('start', name);
+      t.equal(answer.status, 422, `in ${step}`);
+      t.match(answer.json.message, /service "provider\.double" is provided by plugin "provider" already/);
+      t.equal((await kernel.status(name)).status, 'failed', 'and it is not tried again');
+    }
+    t.strictSame(await call('provider.double', undefined, 5), { value: 10 }, 'the owner keeps it');
+  });
+
+  t.test('a plugin that provides one name twice hears of it', async (t) => {
+    await kernel.writePlugin('stutter', "export default { name: 'stutter', version: '1.0.0', init({ services }) { services.provide('s.s', () => 1); services.provide('s.s', () => 2); } };");
+    const answer = await kernel.verb('load', 'stutter');
+    t.ok(answer.status >= 400, `the load answers ${answer.status}`);
+    t.match(answer.json.message, /provides the service "s\.s" already/);
+    t.match(await call('s.s'), { code: /^SERVICE_(UNAVAILABLE|UNKNOWN)$/ }, 'and the failed plugin provides nothing');
+  });
+});
+
+t.test('events', async (t) => {
+  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'consumer' });
+  const source = (name: string): string => `const heard = []; export default { name: '${name}', version: '1.0.0',
+    init({ events }) { events.subscribe('news', (payload, publisher) => { heard.push([payload, publisher]); }); },
+    routes(app, { events }) {
+      app.get('/heard', async () => heard.splice(0));
+      app.post('/publish', async (request) => { events.publish('news', request.body); return {}; });
+    } };`;
+  for (const name of ['crier', 'listener']) {
+    await kernel.writePlugin(name, source(name));
+    for (const verb of ['load', 'start'] as const) await kernel.verb(verb, name);
+  }
+  const post = (path: string, body: unknown = {}): Promise<any> => kernel.request('POST', path, body).then(({ json }) => json);
+  const heardBy = async (name: string, count: number): Promise<any[]> => {
+    const all: any[] = [];
+    await eventually(`${name} has heard ${count}`, 3_000, async () => {
+      all.push(...(await kernel.get(`/plugins/${name}/heard`)).json);
+      return all.length >= count ? true : undefined;
+    });
+    await delay(50);
+    all.push(...(await kernel.get(`/plugins/${name}/heard`)).json);
+    return all;
+  };
+
+  t.test('every subscriber hears an event once, with its publisher, in order', async (t) => {
+    for (const n of [1, 2, 3]) await post('/plugins/crier/publish', { n });
+    const expected = [1, 2, 3].map((n) => [{ n }, 'crier']);
+    t.strictSame(await heardBy('listener', 3), expected);
+    t.strictSame(await heardBy('crier', 3), expected, 'the publisher too, when it has subscribed');
+    t.strictSame((await kernel.get('/plugins/consumer/heard')).json, [], 'and nobody else');
+  });
+
+  t.test('who unsubscribes hears nothing more', async (t) => {
+    await post('/plugins/consumer/subscribe', { topic: 'news' });
+    await post('/plugins/crier/publish', { n: 4 });
+    t.strictSame(await heardBy('consumer', 1), [{ topic: 'news', payload: { n: 4 }, publisher: 'crier' }]);
+    await post('/plugins/consumer/unsubscribe');
+    await post('/plugins/crier/publish', { n: 5 });
+    t.strictSame((await heardBy('listener', 2)).at(-1), [{ n: 5 }, 'crier']);
+    t.strictSame((await kernel.get('/plugins/consumer/heard')).json, []);
+    await heardBy('crier', 2);
+  });
+
+  t.test('payloads are structured clones', async (t) => {
+    await post('/plugins/consumer/subscribe-rich');
+    await post('/plugins/consumer/publish-rich');
+    t.strictSame(await heardBy('consumer', 1), [[0, ['1'], [1, 2], true]]);
+    t.match(await post('/plugins/consumer/publish-uncloneable'), { isError: true, message: /could not be cloned/ });
+    await post('/plugins/consumer/unsubscribe');
+  });
+
+  t.test('a payload that is too large is an error of its publisher', async (t) => {
+    t.match(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES + 1 }), { code: 'EVENT_TOO_LARGE', message: new RegExp(`at most ${EVENT_PAYLOAD_MAX_BYTES} are allowed`) });
+    t.strictSame(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES - 100 }), { sent: true }, 'one that just fits is sent');
+    const heard = await heardBy('listener', 1);
+    t.equal(heard.length, 1);
+    t.equal(heard[0][0].length, EVENT_PAYLOAD_MAX_BYTES - 100);
+    await heardBy('crier', 1);
+  });
+
+  t.test('a subscriber that throws is logged, and the others hear all the same', async (t) => {
+    const { generation } = await kernel.status('consumer');
+    await post('/plugins/consumer/subscribe', { topic: 'news', throws: true });
+    await post('/plugins/consumer/subscribe', { topic: 'news' });
+    await post('/plugins/crier/publish', { n: 6 });
+    t.strictSame(await heardBy('consumer', 1), [{ topic: 'news', payload: { n: 6 }, publisher: 'crier' }], 'in the same plugin');
+    t.strictSame(await heardBy('listener', 1), [[{ n: 6 }, 'crier']], 'and in others');
+    const line = await eventually('it is logged', 2_000, async () => kernel.logLines.find(({ msg }) => msg === 'a subscriber of "news" failed'));
+    t.match(line, { level: 'error', plugin: 'consumer', topic: 'news', err: { message: 'deaf on this ear' } });
+    t.equal((await kernel.status('consumer')).generation, generation, 'nobody died of it');
+    await post('/plugins/consumer/unsubscribe');
+  });
+
+  t.test('a stopped subscriber is no burden, and a new generation subscribes anew', async (t) => {
+    await kernel.verb('stop', 'listener');
+    await post('/plugins/crier/publish', { n: 7 });
+    await kernel.verb('start', 'listener');
+    await post('/plugins/crier/publish', { n: 8 });
+    t.strictSame(await heardBy('listener', 1), [[{ n: 8 }, 'crier']], 'it hears what is published from then on, once');
+  });
+});
