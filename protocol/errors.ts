@@ -28,9 +28,9 @@ export const ERRORS = Object.freeze({
   PLUGIN_QUARANTINED: entry(503, false, (p: Caused) =>
     `Plugin "${p.name}" is quarantined: ${p.reason}. Mend the cause, then clear it with POST /plugins/start/${p.name}.`),
   PLUGIN_CRASHED: entry(502, false, (p: Caused) =>
-    `Plugin "${p.name}" died while it handled this request (${p.reason}). It is being restarted; whether the request took effect is not known.`),
+    `Plugin "${p.name}" died while it handled this request (${p.reason}). Whether the request took effect is not known.`),
   PLUGIN_UNRESPONSIVE: entry(504, false, (p: Named & { silentMs: number }) =>
-    `Plugin "${p.name}" was ended because its event loop stood still for ${p.silentMs} ms with this request begun. It is being restarted.`),
+    `Plugin "${p.name}" was ended because its event loop stood still for ${p.silentMs} ms with this request begun. Whether it took effect is not known.`),
   PLUGIN_OVERLOADED: entry(503, true, (p: Named & { concurrency: number; queue: number }) =>
     `Plugin "${p.name}" is busy with ${p.concurrency} requests and ${p.queue} more are waiting. Try again shortly.`),
   PLUGIN_TIMEOUT: entry(504, true, (p: Named & { timeoutMs: number }) =>
@@ -65,6 +65,8 @@ export const ERRORS = Object.freeze({
     'This needs the operator token: send it as "Authorization: Bearer <OPERATOR_TOKEN>".'),
   OPERATOR_FORBIDDEN: entry(403, false, (p: { reason: string }) =>
     `Refused: ${p.reason}.`),
+  KERNEL_ERROR: entry(500, false, (_: Record<never, never>) =>
+    'The kernel failed to answer. The log has the cause under this requestId.'),
   KERNEL_STOPPING: entry(503, true, (_: Record<never, never>) =>
     'The system is shutting down. Try again when it is back.'),
   CONFIG_INVALID: entry(500, false, (p: { problems: readonly string[] }) =>

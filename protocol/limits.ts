@@ -72,7 +72,7 @@ export const DEATH_WINDOW_MS = 60_000;
 /** Deaths within the window that mean quarantine. */
 export const DEATHS_BEFORE_QUARANTINE = 5;
 
-/** Transitions and deaths kept per plugin for the operator: a page of a terminal. */
+/** Transitions and deaths kept per plugin: a page of a terminal, and more deaths than the longest back-off needs. */
 export const HISTORY_MAX_ENTRIES = 20;
 /** Operator verbs that may wait for one plugin: more are scripts gone wrong. */
 export const VERB_QUEUE_MAX = 32;
@@ -98,6 +98,8 @@ export const LOG_LINES_PER_SECOND_MAX = 500;
 /** Longest log line of a plugin; a longer one is cut. */
 export const LOG_LINE_MAX_BYTES = 16 * KIB;
 
+/** How long a client may take to send a request with its body; Node's own default, which Fastify switches off. */
+export const REQUEST_TIMEOUT_MS = 300_000;
 /** How often deadlines of requests are looked at: one ends at most this much after its own. */
 export const DEADLINE_SWEEP_INTERVAL_MS = 50;
 

@@ -45,7 +45,7 @@ export interface PluginDefinition {
   routes?(app: PluginApp, ctx: PluginContext): void | Promise<void>;
   /** Begins the work; requests are admitted once this has succeeded. */
   start?(ctx: PluginContext): void | Promise<void>;
-  /** Ends the work; no request is open any more. Services, events and the database are still there. */
+  /** Ends the work, when `init` has succeeded; no request is open any more. Services, events and the database are still there. */
   stop?(ctx: PluginContext): void | Promise<void>;
 }
 

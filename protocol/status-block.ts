@@ -1,8 +1,8 @@
 // Shared memory between one host and the kernel: what must be readable while the host's event loop stands still. Must not know who acts on it.
 
 const BYTES = 64;
-const enum Counter { Heartbeat, LastRequest }
-const enum Gauge { HeapUsed = 1, External, ArrayBuffers, LoopLagMs }
+const enum Counter { Heartbeat }
+const enum Gauge { HeapUsed = 1, External, ArrayBuffers, LoopLagMs, LastRequest }
 
 /** Memory of a worker, in bytes. */
 export interface WorkerMemory {
@@ -20,7 +20,7 @@ export class StatusBlock {
 
   constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(BYTES)) {
     this.buffer = buffer;
-    this.#counters = new Int32Array(buffer, 0, 2);
+    this.#counters = new Int32Array(buffer, 0, 1);
     this.#gauges = new Float64Array(buffer);
   }
 
@@ -35,11 +35,11 @@ export class StatusBlock {
 
   /** The number of the last request that the host has begun; one above it was never begun. */
   get lastRequest(): number {
-    return Atomics.load(this.#counters, Counter.LastRequest);
+    return this.#gauges[Gauge.LastRequest] ?? 0;
   }
 
   set lastRequest(id: number) {
-    Atomics.store(this.#counters, Counter.LastRequest, id);
+    this.#gauges[Gauge.LastRequest] = id; // a double, because 32 bits are full after days of load
   }
 
   get memory(): WorkerMemory {

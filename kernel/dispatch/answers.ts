@@ -14,7 +14,10 @@ export function answerError(res: ServerResponse, error: BulkheadError, requestId
     return;
   }
   const body = JSON.stringify(errorBody(error, requestId));
+  // What a refused answer of a plugin has left behind would make this one fail as well.
+  for (const name of res.getHeaderNames()) if (name !== 'connection') res.removeHeader(name);
   res.statusCode = error.statusCode;
+  res.statusMessage = STATUS_CODES[error.statusCode] ?? '';
   res.setHeader('content-type', 'application/json; charset=utf-8');
   res.setHeader('content-length', Buffer.byteLength(body));
   if (error.retryAfterSeconds !== undefined) res.setHeader('retry-after', error.retryAfterSeconds);

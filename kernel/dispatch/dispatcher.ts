@@ -93,7 +93,7 @@ export class Dispatcher {
     return entry === undefined || entry.exchange.answering ? null : `${entry.exchange.method} ${entry.exchange.originalUrl}`;
   }
 
-  /** Resolves when nothing is in flight or queued. */
+  /** Resolves when nothing is in flight, and so nothing queued. */
   drained(): Promise<void> {
     return this.#inFlight.size === 0 ? Promise.resolve() : new Promise((resolve) => (this.#onIdle = resolve));
   }
@@ -138,13 +138,14 @@ export class Dispatcher {
     const now = performance.now();
     const late: Exchange[] = [];
     // Both tables are in the order of their deadlines, because all of one plugin's requests have the same time.
-    for (const entry of this.#inFlight.values()) {
-      if (entry.deadline > now) break;
-      if (!entry.exchange.answering) late.push(entry.exchange);
-    }
+    // The queue first: the end of one in flight would begin the next, however late that is.
     for (const [exchange, deadline] of this.#queue) {
       if (deadline > now) break;
       late.push(exchange);
+    }
+    for (const entry of this.#inFlight.values()) {
+      if (entry.deadline > now) break;
+      if (!entry.exchange.answering) late.push(entry.exchange);
     }
     this.#counts.timedOut += late.length;
     for (const exchange of late) exchange.fail(new BulkheadError('PLUGIN_TIMEOUT', { name: this.#plugin, timeoutMs: this.#limits.timeoutMs }));

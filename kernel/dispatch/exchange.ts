@@ -27,6 +27,9 @@ export class Exchange {
   readonly #download = new ReceiveWindow();
   #body: Uint8Array | null = null;
   #streams = false;
+  /** The length that the answer's head promises, or null; and what has been sent of it. */
+  #promisedBytes: number | null = null;
+  #sentBytes = 0;
   #over = false;
   #id = 0;
   #send: SendFrame | null = null;
@@ -116,12 +119,16 @@ export class Exchange {
   /** The host answers. */
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
+    this.#promisedBytes = this.#hasBody(frame.statusCode) ? contentLength(frame.headers) : null;
+    const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
+    // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
+    if (frame.statusCode < 200) return this.#refuseAnswer(`${frame.statusCode} is no final status`);
+    if (!frame.streams && this.#promisedBytes !== null && this.#promisedBytes !== bytes) return this.#refuseAnswer(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
     try {
       if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, withoutFraming(frame.headers));
       else this.#res.writeHead(frame.statusCode, frame.statusMessage, withoutFraming(frame.headers));
     } catch (error) {
-      this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason: (error as Error).message }));
-      return;
+      return this.#refuseAnswer((error as Error).message);
     }
     if (frame.streams) {
       this.#res.flushHeaders();
@@ -134,6 +141,8 @@ export class Exchange {
   receive(frame: ChunkFrame): void {
     if (this.#over) return;
     const { byteLength } = frame.data;
+    this.#sentBytes += byteLength;
+    if (this.#promisedBytes !== null && this.#sentBytes > this.#promisedBytes) return this.#refuseAnswer('it is longer than promised');
     // Credit follows what the client's socket has taken, so that a slow client does not fill the kernel.
     this.#res.write(frame.data, () => {
       const bytes = this.#download.consume(byteLength);
@@ -143,6 +152,7 @@ export class Exchange {
 
   complete(frame: EndFrame): void {
     if (this.#over) return;
+    if (this.#promisedBytes !== null && this.#sentBytes < this.#promisedBytes) return this.#refuseAnswer('it is shorter than promised');
     if (frame.trailers.length > 0) this.#res.addTrailers(pairs(frame.trailers));
     this.#res.end();
     this.#finish(null);
@@ -165,6 +175,15 @@ export class Exchange {
     if (this.#streams) this.#req.resume();
     if (cancel !== null) this.#send?.({ kind: 'cancel', id: this.#id, reason: cancel });
     this.onOver?.(this);
+  }
+
+  /** Cuts the connection when the head has left already. */
+  #refuseAnswer(reason: string): void {
+    this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason }));
+  }
+
+  #hasBody(statusCode: number): boolean {
+    return this.method !== 'HEAD' && statusCode !== 204 && statusCode !== 304;
   }
 
   #refuseBody(): void {
@@ -198,6 +217,13 @@ function withoutFraming(headers: readonly string[]): string[] {
     if (headers[i]!.toLowerCase() !== 'transfer-encoding') kept.push(headers[i]!, headers[i + 1]!);
   }
   return kept;
+}
+
+function contentLength(headers: readonly string[]): number | null {
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (headers[i]!.toLowerCase() === 'content-length') return Number(headers[i + 1]);
+  }
+  return null;
 }
 
 function pairs(flat: readonly string[]): [string, string][] {

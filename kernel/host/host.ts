@@ -6,7 +6,7 @@ import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
-import { readManifest, type PluginContext, type PluginDefinition, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
+import { readManifest, type PluginApp, type PluginContext, type PluginDefinition, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { answerUnknownRoutes, createApp } from './app.js';
 import { createLentPool, type LentPool } from './database-client.js';
@@ -34,6 +34,8 @@ export class Host implements HostApi {
   readonly #status: StatusBlock;
   readonly #transport: Transport;
   #tenancy: Tenancy | null = null;
+  #initialized = false;
+  #app: PluginApp | null = null;
   #finish!: () => void;
 
   constructor(birth: HostBirth) {
@@ -65,11 +67,13 @@ export class Host implements HostApi {
   async init(): Promise<void> {
     const { definition, context } = this.#tenant();
     await definition.init?.(context);
+    this.#initialized = true;
   }
 
   async mount(): Promise<readonly RouteDescription[]> {
     const { definition, context, manifest, log } = this.#tenant();
     const { app, routes } = createApp(manifest, log);
+    this.#app = app;
     await app.register(async (scope) => {
       await definition.routes?.(scope as typeof app, context);
       answerUnknownRoutes(scope as typeof app);
@@ -87,7 +91,8 @@ export class Host implements HostApi {
   async stop(): Promise<void> {
     try {
       this.#tenancy?.stopping.abort();
-      if (this.#tenancy !== null) await this.#tenancy.definition.stop?.(this.#tenancy.context);
+      if (this.#initialized) await this.#tenant().definition.stop?.(this.#tenant().context);
+      await this.#app?.close(); // for the `onClose` hooks of the plugin and of what it has registered
       await this.#tenancy?.database.close();
     } finally {
       // The answer to this very call leaves before the worker does.

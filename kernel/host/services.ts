@@ -20,6 +20,7 @@ class RemoteService {
   readonly #open: (service: string) => Promise<MessagePort>;
   readonly #pending = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void; timer: NodeJS.Timeout }>();
   #channel: Promise<Channel<CallFrame, ReplyFrame>> | null = null;
+  #calls = 0;
   #lastId = 0;
 
   constructor(name: string, open: (service: string) => Promise<MessagePort>) {
@@ -28,9 +29,17 @@ class RemoteService {
   }
 
   async call(method: string | null, args: readonly unknown[]): Promise<unknown> {
-    if (this.#pending.size >= SERVICE_CALLS_MAX_PENDING) throw this.#unavailable(`${SERVICE_CALLS_MAX_PENDING} calls are pending`);
-    this.#channel ??= this.#connect();
-    const channel = await this.#channel;
+    if (this.#calls >= SERVICE_CALLS_MAX_PENDING) throw this.#unavailable(`${SERVICE_CALLS_MAX_PENDING} calls are pending`);
+    this.#calls += 1;
+    try {
+      this.#channel ??= this.#connect();
+      return await this.#callOver(await this.#channel, method, args);
+    } finally {
+      this.#calls -= 1;
+    }
+  }
+
+  #callOver(channel: Channel<CallFrame, ReplyFrame>, method: string | null, args: readonly unknown[]): Promise<unknown> {
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {

@@ -25,11 +25,6 @@ export class Transport {
     this.#app = app;
   }
 
-  /** Exchanges whose answer is not complete. */
-  get openCount(): number {
-    return this.#open.size;
-  }
-
   handle(frame: ExchangeFrame): void {
     switch (frame.kind) {
       case 'request': return this.#begin(frame);

@@ -51,7 +51,7 @@ function merge(base: Document, lives: readonly Lifecycle[]): Document {
     for (const mount of manifest.mounts) {
       for (const route of routes) {
         if (!METHODS.has(route.method)) continue;
-        const { path, names } = templated(mount + route.url);
+        const { path, names } = templated(route.url === '/' && mount !== `/plugins/${record.name}` ? mount : mount + route.url);
         paths[path] = { ...paths[path], [route.method.toLowerCase()]: operation(record.name, mount, route, names) };
       }
     }

@@ -3,7 +3,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { BulkheadError } from '../../protocol/errors.js';
-import type { Verb } from '../plugins/lifecycle.js';
+import type { Verb } from '../plugins/lifecycle-context.js';
 import type { Supervisor } from '../plugins/supervisor.js';
 
 const VERBS: Readonly<Record<Verb, string>> = {

@@ -6,6 +6,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
 import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
+import { REQUEST_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { Database } from '../database/pool.js';
 import { errorBody } from '../dispatch/answers.js';
 import type { Supervisor } from '../plugins/supervisor.js';
@@ -34,6 +35,7 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
     loggerInstance: options.log,
     genReqId: nextRequestId,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    requestTimeout: REQUEST_TIMEOUT_MS,
     routerOptions: { maxParamLength: 1_024 }, // so that a long name gets the answer for names
     // Paths that the router refuses, such as /%: they reach no error handler.
     frameworkErrors: (error, request, reply) => {
@@ -46,12 +48,14 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
     const status = error.statusCode ?? 500;
     if (status >= 500 && !(error instanceof BulkheadError)) {
       request.log.error({ err: error }, 'the kernel failed to answer');
-      return reply.code(500).send(errorBody({ statusCode: 500, code: 'KERNEL_ERROR', message: 'The kernel failed to answer. The log has the cause under this requestId.' }, request.id));
+      return reply.code(500).send(errorBody(new BulkheadError('KERNEL_ERROR', {}), request.id));
     }
     if (error instanceof BulkheadError && error.retryAfterSeconds !== undefined) void reply.header('retry-after', error.retryAfterSeconds);
     if (status === 401) void reply.header('www-authenticate', 'Bearer');
     return reply.code(status).send(errorBody({ statusCode: status, code: error.code, message: error.message }, request.id));
   });
+
+  app.setNotFoundHandler((request, reply) => reply.code(404).send(errorBody(new BulkheadError('ROUTE_UNKNOWN', { method: request.method, url: request.url }), request.id)));
 
   await app.register(swagger, {
     openapi: {

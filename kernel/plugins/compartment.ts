@@ -52,7 +52,7 @@ export class Compartment {
     this.generation = new Generation({
       number: generation,
       heapMb: options.heapMb,
-      onFrame: (frame) => this.#route(frame),
+      onFrame: (frame) => this.#receive(frame),
       onDeath: (death) => this.#flood(death),
     });
     this.#party = { plugin: name, send: this.#send };
@@ -121,6 +121,15 @@ export class Compartment {
   }
 
   readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): void => this.generation.send(frame, transfer);
+
+  /** What comes from a worker may be anything; a frame that cannot be handled ends its generation and not the kernel. */
+  #receive(frame: HostToKernelFrame): void {
+    try {
+      this.#route(frame);
+    } catch (error) {
+      this.generation.kill('crashed', `it sent a ${String(frame?.kind)} frame that cannot be handled: ${(error as Error).message}`);
+    }
+  }
 
   #route(frame: HostToKernelFrame): void {
     switch (frame.kind) {

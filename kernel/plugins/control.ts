@@ -24,15 +24,16 @@ export class Control<T> {
       if (this.#closed !== null) return reject(new Error(this.#closed));
       const settle = (finish: () => void): void => {
         clearTimeout(timer);
-        this.#pending.delete(reject);
+        this.#pending.delete(end);
         finish();
       };
-      const timer = setTimeout(() => settle(() => reject(new Error(`${what} did not finish within ${timeoutMs} ms`))), timeoutMs);
-      this.#pending.add(reject);
+      const end = (error: Error): void => settle(() => reject(error));
+      const timer = setTimeout(() => end(new Error(`${what} did not finish within ${timeoutMs} ms`)), timeoutMs);
+      this.#pending.add(end);
       invoke(this.#remote).then(
         // A turn later, so that frames that the host sent before its answer are handled before it; one may end the generation.
         (value) => setImmediate(() => settle(() => resolve(value))),
-        (thrown: { message?: string }) => settle(() => reject(Object.assign(new Error(thrown.message ?? String(thrown)), thrown))),
+        (thrown: { message?: string }) => end(Object.assign(new Error(thrown.message ?? String(thrown)), thrown)),
       );
     });
   }
@@ -40,10 +41,7 @@ export class Control<T> {
   /** Ends every pending call, and later ones, with this cause. */
   close(cause: string): void {
     this.#closed = cause;
-    for (const reject of [...this.#pending]) reject(new Error(cause));
-    this.#pending.clear();
+    for (const end of [...this.#pending]) end(new Error(cause));
     this.#port.close();
   }
 }
-
-

@@ -38,6 +38,8 @@ export class Generation {
   readonly #killSwitch = new AbortController();
   readonly #onDeath: (death: Death) => void;
   #verdict: { readonly kind: DeathKind; readonly cause: string; readonly request: string | null } | null = null;
+  /** Why the thread was ended by force although it had been asked to stop. */
+  #stopFailure: Error | null = null;
   #death: Death | null = null;
 
   constructor(options: GenerationOptions) {
@@ -108,21 +110,25 @@ export class Generation {
   /** Runs the plugin's `stop` and resolves when the thread is gone; what `stop` throws is thrown after that. */
   async stop(): Promise<void> {
     this.#verdict ??= { kind: 'stopped', cause: 'stopped as asked', request: null };
-    const failure = await this.#control.call('stop()', STOP_TIMEOUT_MS, (host) => host.stop())
+    await this.#control.call('stop()', STOP_TIMEOUT_MS, (host) => host.stop()).catch((error: Error) => {
       // The end of the thread may be seen before its last word: then it has ended, which is all that was asked.
-      .then(() => null, (error: unknown) => (this.alive ? error : null));
-    if (failure !== null) this.#killSwitch.abort();
+      if (!this.alive) return;
+      this.#stopFailure = error;
+      this.#killSwitch.abort();
+    });
     await this.gone;
-    if (failure !== null) throw failure;
+    if (this.#stopFailure !== null) throw this.#stopFailure;
   }
 
   /** Ends the thread, whatever it does. */
   kill(kind: DeathKind, cause: string, request: string | null = null): void {
-    this.#verdict ??= { kind, cause, request };
+    if (this.#verdict === null) this.#verdict = { kind, cause, request };
+    else if (this.alive) this.#stopFailure ??= new Error(cause);
     this.#killSwitch.abort();
   }
 
   async #end(error: PlainError | null): Promise<void> {
+    if (this.#verdict?.kind === 'stopped' && error !== null && !this.#killSwitch.signal.aborted) this.#stopFailure = new Error(causeOf(error).cause);
     this.#death = { ...(this.#verdict ?? { ...causeOf(error), request: null }), generation: this.number, at: Date.now() };
     this.#control.close(this.#death.cause);
     this.#onDeath(this.#death);

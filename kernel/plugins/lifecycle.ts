@@ -1,30 +1,16 @@
 // The life of one plugin over all its generations: the operator's verbs one at a time, and what follows a death. Must not know HTTP or the other plugins.
 import { BulkheadError } from '../../protocol/errors.js';
-import type { HostOrder } from '../../protocol/host-api.js';
 import type { Death, Fault } from '../../protocol/lifecycle.js';
 import { PLUGIN_LIMITS, VERB_QUEUE_MAX } from '../../protocol/limits.js';
+import type { PluginManifest } from '../../protocol/plugin.js';
 import type { Exchange } from '../dispatch/exchange.js';
-import type { Bundler } from './bundler.js';
 import type { CatalogEntry } from './catalog.js';
-import { Compartment, type Ship } from './compartment.js';
+import { Compartment } from './compartment.js';
 import { faultOf, faultOfDeath, refusal, stepError, type StepCode } from './faults.js';
-import type { Mounts } from './mounts.js';
+import type { LifecycleContext, Verb } from './lifecycle-context.js';
 import type { PluginRecord } from './record.js';
 import { Restarts } from './restarts.js';
 import { Turnstile } from './turnstile.js';
-
-export type Verb = 'load' | 'start' | 'stop' | 'unload' | 'restart';
-
-export interface LifecycleContext {
-  readonly ship: Ship;
-  readonly bundler: Bundler;
-  readonly mounts: Mounts<Lifecycle>;
-  /** Bounds the boots of all plugins together. */
-  readonly boots: Turnstile;
-  /** The operator's variables for this plugin, and the level of its log. */
-  readonly settings: (name: string) => Pick<HostOrder, 'environment' | 'config' | 'logLevel'>;
-  readonly random: () => number;
-}
 
 export class Lifecycle {
   readonly record: PluginRecord;
@@ -103,7 +89,7 @@ export class Lifecycle {
   async #load(cause: string): Promise<void> {
     try {
       this.#bundle = await this.#context.bundler.bundle(this.record.name, this.#entry.file);
-      await this.#context.boots.run(() => this.#boot(cause));
+      await this.#boot(cause);
     } catch (error) {
       throw await this.#giveUp('PLUGIN_LOAD_FAILED', error);
     }
@@ -119,23 +105,29 @@ export class Lifecycle {
 
   async #boot(cause: string): Promise<void> {
     const { record } = this;
-    const heapMb = record.manifest?.limits.heapMb ?? PLUGIN_LIMITS.heapMb;
-    let compartment = this.#open(heapMb);
-    let manifest = await compartment.describe();
-    if (manifest.limits.heapMb !== heapMb) {
-      // Only its code says how much memory it wants, and a heap cannot change its size: once per change, it boots twice.
-      await compartment.stop();
-      compartment = this.#open(manifest.limits.heapMb);
-      manifest = await compartment.describe();
-    }
+    // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
+    const { compartment, manifest } = await this.#context.boots.run(() => this.#import());
     this.#assertMountsFree(manifest.mounts);
-    record.manifest = manifest;
     await compartment.init();
     record.transition({ status: 'initialized', generation: record.generation }, cause);
-    record.routes = await compartment.mount();
+    const routes = await compartment.mount();
     this.#assertMountsFree(manifest.mounts); // again: another plugin may have come first meanwhile
+    record.manifest = manifest;
+    record.routes = routes;
     this.#context.mounts.set(this, manifest.mounts);
     record.transition({ status: 'mounted', generation: record.generation }, cause);
+  }
+
+  async #import(): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
+    const heapMb = this.record.manifest?.limits.heapMb ?? PLUGIN_LIMITS.heapMb;
+    const compartment = this.#open(heapMb);
+    const manifest = await compartment.describe();
+    if (manifest.limits.heapMb === heapMb) return { compartment, manifest };
+    // Only its code says how much memory it wants, and a heap cannot change its size: once per change, it boots twice.
+    compartment.generation.kill('stopped', 'it asks for another heap');
+    await compartment.generation.gone;
+    const resized = this.#open(manifest.limits.heapMb);
+    return { compartment: resized, manifest: await resized.describe() };
   }
 
   async #run(cause: string): Promise<void> {
@@ -218,7 +210,7 @@ export class Lifecycle {
     if (!this.record.is('restarting')) return;
     this.record.restarts += 1;
     try {
-      await this.#context.boots.run(() => this.#boot('restart after death'));
+      await this.#boot('restart after death');
       if (this.#desired === 'running') await this.#run('restart after death');
     } catch (thrown) {
       const error = await this.#discard('PLUGIN_START_FAILED', thrown);

@@ -14,8 +14,11 @@ export type Verdict =
  */
 export function judge(deaths: readonly number[], now: number, random: number): Verdict {
   const recent = deaths.filter((at) => now - at < DEATH_WINDOW_MS).length;
+  // A streak goes on until there were 60 s without a death.
+  let streak = 1;
+  for (let i = deaths.length - 1; i > 0 && deaths[i]! - deaths[i - 1]! < DEATH_WINDOW_MS; i -= 1) streak += 1;
   if (recent >= DEATHS_BEFORE_QUARANTINE) return { action: 'quarantine', reason: `it died ${recent} times within ${DEATH_WINDOW_MS / 1_000} s` };
-  if (recent <= 1) return { action: 'restart', delayMs: 0 };
-  const full = Math.min(BACKOFF_INITIAL_MS * 2 ** (recent - 2), BACKOFF_MAX_MS);
+  if (streak === 1) return { action: 'restart', delayMs: 0 };
+  const full = Math.min(BACKOFF_INITIAL_MS * 2 ** (streak - 2), BACKOFF_MAX_MS);
   return { action: 'restart', delayMs: Math.round(full * (0.5 + random / 2)) };
 }

@@ -1,4 +1,5 @@
 // When one plugin is restarted: its deaths that still count, and the one timer. Must not know what a restart does.
+import { HISTORY_MAX_ENTRIES } from '../../protocol/limits.js';
 import { judge, type Verdict } from './restart-policy.js';
 
 export class Restarts {
@@ -14,7 +15,7 @@ export class Restarts {
 
   /** Counts a death and says what follows from it. */
   judge(at: number): Verdict {
-    this.#deaths.push(at);
+    this.#deaths = [...this.#deaths, at].slice(-HISTORY_MAX_ENTRIES);
     return judge(this.#deaths, at, this.#random());
   }
 

@@ -8,7 +8,8 @@ import { Bundler } from './bundler.js';
 import { Catalog, type CatalogEntry } from './catalog.js';
 import type { Ship } from './compartment.js';
 import { refusal } from './faults.js';
-import { Lifecycle, type Verb } from './lifecycle.js';
+import { Lifecycle } from './lifecycle.js';
+import type { Verb } from './lifecycle-context.js';
 import { Mounts } from './mounts.js';
 import { PluginRecord, type OnTransition, type PluginSummary } from './record.js';
 import { statusOf, type PluginDetails } from './status.js';
@@ -70,8 +71,8 @@ export class Supervisor {
 
   /** Carries out an operator's verb and returns the resulting state. Throws what the error table says. */
   async perform(verb: Verb, name: string): Promise<PluginDetails> {
-    if (this.#stopping) throw new BulkheadError('KERNEL_STOPPING', {});
     await this.#check(name);
+    if (this.#stopping) throw new BulkheadError('KERNEL_STOPPING', {});
     // No await between here and the verb: a life that is not busy may be forgotten.
     const life = this.#lives.get(name) ?? this.#newLife(name);
     try {

@@ -5,11 +5,6 @@ import type { Party } from './registry.js';
 export class EventBus {
   readonly #subscribers = new Map<string, Set<Party>>();
 
-  /** Topics with at least one subscriber. */
-  get size(): number {
-    return this.#subscribers.size;
-  }
-
   subscribe(party: Party, topic: string): void {
     const parties = this.#subscribers.get(topic);
     if (parties === undefined) this.#subscribers.set(topic, new Set([party]));

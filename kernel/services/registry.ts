@@ -14,10 +14,6 @@ export class ServiceRegistry {
   /** Every name that was ever provided: the difference between "down" and "does not exist". */
   readonly #known = new Set<string>();
 
-  get size(): number {
-    return this.#providers.size;
-  }
-
   /** The names that this plugin's generation provides. */
   namesOf(party: Party): string[] {
     return [...this.#providers].filter(([, provider]) => provider === party).map(([name]) => name);
