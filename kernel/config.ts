@@ -37,6 +37,7 @@ type Variables = Static<typeof Variables>;
 
 export interface Config {
   readonly appName: string;
+  /** Whether clients see the text of unexpected errors in plugins. */
   readonly debug: boolean;
   readonly host: string;
   /** 0 for any free port. */

@@ -34,14 +34,13 @@ export async function startKernel(config: Config, { log, writeLines }: KernelLog
     ship: { log, writeLines, database, services: new ServiceRegistry(), events: new EventBus(), watchdog: new Watchdog() },
     pluginsDirs: config.pluginsDirs,
     cacheDir: join(config.dataDir, 'bundles'),
-    settings: (name, known) => ({ ...pluginSettings(config.pluginVariables, name, known), logLevel: config.logLevel }),
+    settings: (name, known) => ({ ...pluginSettings(config.pluginVariables, name, known), logLevel: config.logLevel, debug: config.debug }),
   });
 
-  let isBooted = false;
   let server: FastifyInstance;
   try {
     server = await createServer({
-      appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => isBooted,
+      appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => supervisor.booted,
     });
     await server.listen({ host: config.host, port: config.port });
   } catch (error) {
@@ -50,9 +49,7 @@ export async function startKernel(config: Config, { log, writeLines }: KernelLog
   }
   const url = urlOf(server.server.address() as AddressInfo);
   log.info({ url, plugins: config.pluginsEnabled, database: embedded === null ? 'DATABASE_URL' : 'embedded' }, `${config.appName} listens on ${url}`);
-  const booted = supervisor.boot(config.pluginsEnabled).then(() => {
-    isBooted = true;
-  });
+  const booted = supervisor.boot(config.pluginsEnabled);
 
   let stopped: Promise<void> | null = null;
   const stopAll = async (): Promise<void> => {

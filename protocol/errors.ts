@@ -37,8 +37,8 @@ export const ERRORS = Object.freeze({
     `Plugin "${p.name}" did not answer within ${p.timeoutMs} ms.`),
   PLUGIN_BAD_ANSWER: entry(502, false, (p: Caused) =>
     `Plugin "${p.name}" gave an answer that cannot be sent: ${p.reason}.`),
-  PLUGIN_HANDLER_FAILED: entry(500, false, (p: Named & { method: string; url: string }) =>
-    `Plugin "${p.name}" failed while it handled ${p.method} ${p.url}. The log has the cause under this requestId.`),
+  PLUGIN_HANDLER_FAILED: entry(500, false, (p: Caused & { method: string; url: string }) =>
+    `Plugin "${p.name}" failed while it handled ${p.method} ${p.url}: ${p.reason}.`),
   PLUGIN_LOAD_FAILED: entry(422, false, (p: Caused) =>
     `Plugin "${p.name}" could not be loaded: ${p.reason}`),
   PLUGIN_START_FAILED: entry(422, false, (p: Caused) =>
@@ -67,6 +67,8 @@ export const ERRORS = Object.freeze({
     `Refused: ${p.reason}.`),
   KERNEL_ERROR: entry(500, false, (_: Record<never, never>) =>
     'The kernel failed to answer. The log has the cause under this requestId.'),
+  KERNEL_STARTING: entry(503, true, (_: Record<never, never>) =>
+    'The system is starting and not all plugins are there yet. Try again shortly; /health/ready says when it is done.'),
   KERNEL_STOPPING: entry(503, true, (_: Record<never, never>) =>
     'The system is shutting down. Try again when it is back.'),
   CONFIG_INVALID: entry(500, false, (p: { problems: readonly string[] }) =>

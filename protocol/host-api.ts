@@ -21,6 +21,8 @@ export interface HostOrder {
   readonly config: Readonly<Record<string, string>>;
   /** A level of pino. */
   readonly logLevel: string;
+  /** Whether clients see the text of unexpected errors. */
+  readonly debug: boolean;
 }
 
 /** The host's answers; each rejects with a plain error. Called in this order, each at most once. */

@@ -34,7 +34,7 @@ export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
   bodyLimitBytes: 1 * MIB,
   // Five missed heartbeats of a busy loop are still a pause; a second without any is a hang.
   hangTimeoutMs: 1_000,
-  // Less than half of the pool's default of 10, so that two plugins cannot starve the rest.
+  // Less than half of the pool's default of 10: two busy plugins leave some for the rest.
   connections: 4,
 });
 
@@ -88,6 +88,9 @@ export const CHANNEL_BATCH_MAX_FRAMES = 256;
 
 /** Largest event payload, serialised: events carry facts, not files. */
 export const EVENT_PAYLOAD_MAX_BYTES = 64 * KIB;
+/** Topics one plugin may have subscribed to, and services it may provide: far more than anyone has, and few to walk through at its death. */
+export const TOPICS_MAX = 1_000;
+export const SERVICES_MAX = 1_000;
 /** Service calls one plugin may have pending with another. */
 export const SERVICE_CALLS_MAX_PENDING = 1_024;
 /** How long a service call may take: less than a request, so that the caller can still answer. */
@@ -96,7 +99,7 @@ export const SERVICE_CALL_TIMEOUT_MS = 10_000;
 /** Log lines per second of one plugin that are written; the rest is counted and reported in one line. */
 export const LOG_LINES_PER_SECOND_MAX = 500;
 /** Longest log line of a plugin; a longer one is cut. */
-export const LOG_LINE_MAX_BYTES = 16 * KIB;
+export const LOG_LINE_MAX_CHARACTERS = 16 * KIB;
 
 /** How long a client may take to send a request with its body; Node's own default, which Fastify switches off. */
 export const REQUEST_TIMEOUT_MS = 300_000;

@@ -22,14 +22,16 @@ export type Remote<T> = T extends AnyFunction
   : { readonly [K in keyof T as T[K] extends AnyFunction ? K : never]: RemoteFunction<T[K]> };
 
 type ServiceOf<N extends string> = N extends keyof ServiceMap ? ServiceMap[N] : Record<string, (...args: any[]) => any>;
+/** A service without a declared type may be any object or function. */
+type Offered<N extends string> = N extends keyof ServiceMap ? ServiceMap[N] : object;
 type PayloadOf<T extends string> = T extends keyof EventMap ? EventMap[T] : unknown;
 
 export interface Services {
   /**
-   * Offers a function, or an object's own methods, to other plugins under this name. Arguments and results are structured clones.
+   * Offers a function, or the methods of an object, to other plugins under this name. Arguments and results are structured clones.
    * Throws `PLUGIN_CONFLICT` when this plugin has provided the name already.
    */
-  provide<N extends string>(name: N, service: ServiceOf<N>): void;
+  provide<N extends string>(name: N, service: Offered<N>): void;
   /**
    * A handle on another plugin's service. It survives restarts of the provider. A call rejects with `SERVICE_UNKNOWN`,
    * or with `SERVICE_UNAVAILABLE` while the provider is down, and never waits longer than SERVICE_CALL_TIMEOUT_MS.

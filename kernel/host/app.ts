@@ -12,7 +12,8 @@ export interface HostApp {
   readonly routes: readonly RouteDescription[];
 }
 
-export function createApp(manifest: PluginManifest, log: Logger): HostApp {
+/** `debug` shows clients the text of unexpected errors. */
+export function createApp(manifest: PluginManifest, log: Logger, debug: boolean): HostApp {
   const routes: RouteDescription[] = [];
   const app = fastify({
     loggerInstance: log,
@@ -35,9 +36,10 @@ export function createApp(manifest: PluginManifest, log: Logger): HostApp {
       if (status >= 500) request.log.error({ err: error }, 'the request failed');
       return sendError(request, reply, Object.assign(error, { statusCode: status }));
     }
-    // Nobody chose this text for the client's eyes: it may hold SQL, paths or secrets.
+    // Nobody chose this text for the client's eyes: it may hold SQL, paths or secrets. A developer wants to see it all the same.
+    const reason = debug ? error.message : 'the log has the cause under this requestId';
     request.log.error({ err: error }, `failed while handling ${request.method} ${request.originalUrl}`);
-    return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl }));
+    return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl, reason }));
   });
   return { app: app as unknown as PluginApp, routes };
 }

@@ -21,6 +21,7 @@ interface Tenancy {
   readonly manifest: PluginManifest;
   readonly context: PluginContext;
   readonly log: Logger;
+  readonly debug: boolean;
   readonly services: HostServices;
   readonly events: HostEvents;
   readonly database: LentPool;
@@ -60,7 +61,7 @@ export class Host implements HostApi {
     const events = new HostEvents(this.#send, log);
     const database = createLentPool({ send: this.#send, connections: manifest.limits.connections, log });
     const context: PluginContext = Object.freeze({ name: order.name, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
-    this.#tenancy = { definition: module.default as PluginDefinition, manifest, context, log, services, events, database, stopping };
+    this.#tenancy = { definition: module.default as PluginDefinition, manifest, context, log, debug: order.debug, services, events, database, stopping };
     return manifest;
   }
 
@@ -71,8 +72,8 @@ export class Host implements HostApi {
   }
 
   async mount(): Promise<readonly RouteDescription[]> {
-    const { definition, context, manifest, log } = this.#tenant();
-    const { app, routes } = createApp(manifest, log);
+    const { definition, context, manifest, log, debug } = this.#tenant();
+    const { app, routes } = createApp(manifest, log, debug);
     this.#app = app;
     await app.register(async (scope) => {
       await definition.routes?.(scope as typeof app, context);

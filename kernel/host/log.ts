@@ -1,7 +1,7 @@
 // The plugin's pino logger and console, whose lines travel to the kernel's log. Must not know where the kernel writes.
 import { format } from 'node:util';
 import { pino, type Logger } from 'pino';
-import { LOG_LINE_MAX_BYTES, LOG_LINES_PER_SECOND_MAX } from '../../protocol/limits.js';
+import { LOG_LINE_MAX_CHARACTERS, LOG_LINES_PER_SECOND_MAX } from '../../protocol/limits.js';
 
 /** Makes the logger of one generation; every line carries the plugin's name and the generation's number. */
 export function createHostLogger(identity: { plugin: string; generation: number }, level: string, send: (lines: string) => void): Logger {
@@ -17,7 +17,7 @@ export function createHostLogger(identity: { plugin: string; generation: number 
     }
     lines += 1;
     if (lines > LOG_LINES_PER_SECOND_MAX) return;
-    send(line.length <= LOG_LINE_MAX_BYTES ? line : shortened(line));
+    send(line.length <= LOG_LINE_MAX_CHARACTERS ? line : shortened(line));
   };
   const logger = pino({ level, base: identity, formatters: { level: (label) => ({ level: label }) } }, { write });
   return logger;

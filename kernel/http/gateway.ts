@@ -46,7 +46,10 @@ async function forward(supervisor: Supervisor, { raw, id }: FastifyRequest, repl
 
 function absence(supervisor: Supervisor, method: string, path: string): BulkheadError {
   const name = /^\/plugins\/([^/]+)/.exec(path)?.[1];
-  return name === undefined ? new BulkheadError('ROUTE_UNKNOWN', { method, url: path }) : supervisor.explainAbsence(decoded(name));
+  if (!supervisor.booted) return new BulkheadError('KERNEL_STARTING', {}, { retryAfterSeconds: 1 });
+  // A mounted plugin whose name comes encoded is there, but not under that path.
+  if (name === undefined || supervisor.mounts.owner(`/plugins/${decoded(name)}`) !== undefined) return new BulkheadError('ROUTE_UNKNOWN', { method, url: path });
+  return supervisor.explainAbsence(decoded(name));
 }
 
 /** For the message only: what cannot be decoded is shown as it came. */

@@ -45,10 +45,10 @@ function merge(base: Document, lives: readonly Lifecycle[]): Document {
   const paths: Record<string, object> = { ...base.paths };
   const tags = [...(base.tags ?? [])];
   for (const { record } of lives) {
-    const { manifest, routes } = record;
+    const { manifest, mounts, routes } = record;
     if (manifest === null || routes.length === 0) continue;
     tags.push({ name: record.name, description: manifest.description || `Plugin ${record.name} ${manifest.version}` });
-    for (const mount of manifest.mounts) {
+    for (const mount of mounts) {
       for (const route of routes) {
         if (!METHODS.has(route.method)) continue;
         const { path, names } = templated(route.url === '/' && mount !== `/plugins/${record.name}` ? mount : mount + route.url);

@@ -15,6 +15,6 @@ export interface LifecycleContext {
   /** Bounds the boots of all plugins together. */
   readonly boots: Turnstile;
   /** The operator's variables for this plugin, and the level of its log. */
-  readonly settings: (name: string) => Pick<HostOrder, 'environment' | 'config' | 'logLevel'>;
+  readonly settings: (name: string) => Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug'>;
   readonly random: () => number;
 }

@@ -108,12 +108,13 @@ export class Lifecycle {
     // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
     const { compartment, manifest } = await this.#context.boots.run(() => this.#import());
     this.#assertMountsFree(manifest.mounts);
+    record.manifest = manifest;
     await compartment.init();
     record.transition({ status: 'initialized', generation: record.generation }, cause);
     const routes = await compartment.mount();
     this.#assertMountsFree(manifest.mounts); // again: another plugin may have come first meanwhile
-    record.manifest = manifest;
     record.routes = routes;
+    record.mounts = manifest.mounts;
     this.#context.mounts.set(this, manifest.mounts);
     record.transition({ status: 'mounted', generation: record.generation }, cause);
   }
@@ -166,6 +167,7 @@ export class Lifecycle {
     this.#context.mounts.set(this, []);
     record.manifest = null;
     record.routes = [];
+    record.mounts = [];
     this.#bundle = null;
     if (!record.is('registered')) record.transition({ status: 'registered' }, 'unload');
   }

@@ -12,7 +12,10 @@ export class PluginRecord {
   readonly requests = noRequests();
   readonly transitions: Transition[] = [];
   readonly deaths: Death[] = [];
+  /** Of the newest generation that could be imported. */
   manifest: PluginManifest | null = null;
+  /** What is mounted now: prefixes and the routes below them. */
+  mounts: readonly string[] = [];
   routes: readonly RouteDescription[] = [];
   /** Generations that the supervisor began after a death. */
   restarts = 0;
@@ -71,7 +74,7 @@ export class PluginRecord {
       error: this.fault?.message ?? null,
       generation: this.generation,
       restarts: this.restarts,
-      mounts: manifest?.mounts ?? [],
+      mounts: this.mounts,
     };
   }
 }

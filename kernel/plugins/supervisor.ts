@@ -22,7 +22,7 @@ export interface SupervisorOptions {
   /** Absolute path of the folder for bundles. */
   readonly cacheDir: string;
   /** `known` are the names in the catalog. */
-  readonly settings: (name: string, known: readonly string[]) => Pick<HostOrder, 'environment' | 'config' | 'logLevel'>;
+  readonly settings: (name: string, known: readonly string[]) => Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug'>;
   readonly random?: () => number;
 }
 
@@ -35,6 +35,7 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #log: Logger;
   readonly #listeners = new Set<OnTransition>();
+  #booted = false;
   #stopping = false;
 
   constructor(options: SupervisorOptions) {
@@ -42,6 +43,11 @@ export class Supervisor {
     this.#log = options.ship.log;
     this.#catalog = new Catalog(options.pluginsDirs);
     this.#bundler = new Bundler(options.cacheDir);
+  }
+
+  /** Whether the plugins of the boot run or have failed. */
+  get booted(): boolean {
+    return this.#booted;
   }
 
   /** Calls back after each transition of any plugin. Returns the way to end it. */
@@ -104,6 +110,7 @@ export class Supervisor {
         this.#log.error({ plugin: name, err: toPlainError(error) }, `${name} did not start: ${(error as Error).message}`);
       }
     }));
+    this.#booted = true;
   }
 
   /** Refuses new verbs, then drains and stops every plugin, the last loaded first begun. */

@@ -1,11 +1,17 @@
 // Who hears of which topic; passes payloads on unread. Must not know what an event means.
 import type { PublishFrame } from '../../protocol/frames.js';
+import { TOPICS_MAX } from '../../protocol/limits.js';
 import type { Party } from './registry.js';
 
 export class EventBus {
   readonly #subscribers = new Map<string, Set<Party>>();
+  readonly #topics = new Map<Party, Set<string>>();
 
+  /** Throws beyond TOPICS_MAX. */
   subscribe(party: Party, topic: string): void {
+    const topics = this.#topics.get(party) ?? new Set();
+    if (topics.size >= TOPICS_MAX) throw new RangeError(`it has subscribed to ${TOPICS_MAX} topics already`);
+    this.#topics.set(party, topics.add(topic));
     const parties = this.#subscribers.get(topic);
     if (parties === undefined) this.#subscribers.set(topic, new Set([party]));
     else parties.add(party);
@@ -14,6 +20,7 @@ export class EventBus {
   unsubscribe(party: Party, topic: string): void {
     const parties = this.#subscribers.get(topic);
     if (parties?.delete(party) === true && parties.size === 0) this.#subscribers.delete(topic);
+    this.#topics.get(party)?.delete(topic);
   }
 
   /** The publisher hears its own events as well when it has subscribed to them. */
@@ -23,6 +30,7 @@ export class EventBus {
 
   /** The generation is over: it hears nothing more. */
   drop(party: Party): void {
-    for (const topic of [...this.#subscribers.keys()]) this.unsubscribe(party, topic);
+    for (const topic of [...(this.#topics.get(party) ?? [])]) this.unsubscribe(party, topic);
+    this.#topics.delete(party);
   }
 }

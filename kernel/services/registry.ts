@@ -1,6 +1,7 @@
 // Who provides which service, and the brokering of a direct port between consumer and provider. Must not know what a service does.
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import { SERVICES_MAX } from '../../protocol/limits.js';
 import type { KernelToHostFrame } from '../../protocol/frames.js';
 
 /** One generation as a party to services and events. */
@@ -19,10 +20,11 @@ export class ServiceRegistry {
     return [...this.#providers].filter(([, provider]) => provider === party).map(([name]) => name);
   }
 
-  /** A name belongs to the first plugin that provides it, for as long as that plugin is there. Returns the owner's name if it is another. */
+  /** A name belongs to the first plugin that provides it, for as long as that plugin is there. Returns the owner's name if it is another. Throws beyond SERVICES_MAX. */
   provide(party: Party, service: string): string | null {
     const present = this.#providers.get(service);
     if (present !== undefined && present.plugin !== party.plugin) return present.plugin;
+    if (present === undefined && this.namesOf(party).length >= SERVICES_MAX) throw new RangeError(`it provides ${SERVICES_MAX} services already`);
     this.#providers.set(service, party);
     this.#known.add(service);
     return null;

@@ -110,7 +110,8 @@ t.test('documentation', async (t) => {
 
   t.test('items stands under both mounts with parameters and schemas', async (t) => {
     const document = await documentOf(kernel);
-    t.strictSame(pathsBelow(document, '/items', '/plugins/items').map((path) => path.replace(/\/$/, '')), ['/items', '/items/{id}', '/plugins/items', '/plugins/items/{id}']);
+    t.strictSame(pathsBelow(document, '/items', '/plugins/items'),
+      ['/items', '/items/{id}', '/plugins/items/', '/plugins/items/{id}']);
     for (const mount of ['/items', '/plugins/items']) {
       const collection = document['paths'][mount] ?? document['paths'][`${mount}/`];
       const single = document['paths'][`${mount}/{id}`];
@@ -161,9 +162,9 @@ t.test('documentation', async (t) => {
 
     t.equal((await kernel.verb('load', 'papers')).json.status, 'mounted');
     const document = await documentOf(kernel);
-    t.strictSame(await below(), mounts.flatMap((mount) => [`${mount}/`, `${mount}/both`, `${mount}/upload/{wildcard}`, `${mount}/{owner}/files/{number}`]).sort());
+    t.strictSame(await below(), mounts.flatMap((mount) => [mount.startsWith('/plugins/') ? `${mount}/` : mount, `${mount}/both`, `${mount}/upload/{wildcard}`, `${mount}/{owner}/files/{number}`]).sort());
     t.match(document['tags'], [{}, {}, {}, {}, { name: 'papers', description: 'Ship\'s papers' }]);
-    t.match(document['paths']['/papers/'].get, { summary: 'All papers', description: 'In no order', deprecated: true, tags: ['papers'] });
+    t.match(document['paths']['/papers'].get, { summary: 'All papers', description: 'In no order', deprecated: true, tags: ['papers'] });
     t.strictSame(document['paths']['/archive/old/{owner}/files/{number}'].get.parameters, [
       { name: 'owner', in: 'path', required: true, schema: { type: 'string', maxLength: 9 } },
       { name: 'number', in: 'path', required: true, schema: { type: 'integer' } },

@@ -16,7 +16,10 @@ t.test('the restart policy', async (t) => {
   t.strictSame(judge([0, 1, 2, 3], 3, 0.999), { action: 'restart', delayMs: 400 }, 'doubles with each death');
   const deaths = Array.from({ length: DEATHS_BEFORE_QUARANTINE }, (_, i) => i * 10);
   t.match(judge(deaths, 50, 0), { action: 'quarantine', reason: /5 times within 60 s/ }, 'gives up after five deaths in a minute');
-  t.strictSame(judge(deaths, deaths.at(-1)! + DEATH_WINDOW_MS, 0), { action: 'restart', delayMs: 0 }, 'forgets deaths after a minute');
+  const later = deaths.at(-1)! + DEATH_WINDOW_MS;
+  t.strictSame(judge([...deaths, later], later, 0), { action: 'restart', delayMs: 0 }, 'forgets deaths after a minute of health');
+  const slow = Array.from({ length: 15 }, (_, i) => i * 20_000);
+  t.strictSame(judge(slow, slow.at(-1)!, 0.999_999), { action: 'restart', delayMs: BACKOFF_MAX_MS }, 'goes on doubling, up to 30 s, for one that dies every 20 s');
   for (let count = 1; count < DEATHS_BEFORE_QUARANTINE; count += 1) {
     const verdict = judge(Array.from({ length: count }, () => 0), 0, 0.5);
     t.ok(verdict.action === 'restart' && verdict.delayMs <= BACKOFF_MAX_MS, `${count} deaths wait at most 30 s`);
