@@ -31,7 +31,7 @@ const Variables = Type.Object({
   PLUGINS_ENABLED: text(''),
   PLUGINS_DIR: text('plugins', '[^:]', 'must be one or several folders, separated by ":"'),
   DATA_DIR: text('.data', '\\S', 'must be a folder'),
-  OPERATOR_TOKEN: { ...text('', '^(\\S{8,})?$', 'must have at least 8 characters and no spaces, or be empty'), writeOnly: true },
+  OPERATOR_TOKEN: { ...text('', '^(\\S{8,})?$', 'must have at least 8 characters and no spaces, or be empty'), secret: true },
 });
 type Variables = Static<typeof Variables>;
 
@@ -125,9 +125,9 @@ function prefixOf(name: string): string {
 function variableProblems(variables: Variables): string[] {
   return Object.entries(Variables.properties).flatMap(([name, schema]) => {
     const value = variables[name as keyof Variables];
-    const { minimum = 0, maximum = Infinity, errorMessage, writeOnly = false } = schema as { minimum?: number; maximum?: number; errorMessage?: string; writeOnly?: boolean };
+    const { minimum = 0, maximum = Infinity, errorMessage, secret = false } = schema as { minimum?: number; maximum?: number; errorMessage?: string; secret?: boolean };
     const inRange = maximum === Infinity || (Number(value) >= minimum && Number(value) <= maximum);
-    return Value.Check(schema, value) && inRange ? [] : [`${name} ${errorMessage}${writeOnly ? '' : `, not ${JSON.stringify(value)}`}`];
+    return Value.Check(schema, value) && inRange ? [] : [`${name} ${errorMessage}${secret ? '' : `, not ${JSON.stringify(value)}`}`];
   });
 }
 

@@ -1,5 +1,5 @@
 // What a failed step or a death is called in the error catalogue. Must not know what follows from it.
-import { BulkheadError, type ErrorCode } from '../../protocol/errors.js';
+import { BulkheadError, ERRORS, type ErrorCode } from '../../protocol/errors.js';
 import type { Death, Fault, PluginState } from '../../protocol/lifecycle.js';
 
 export type StepCode = Extract<ErrorCode, 'PLUGIN_LOAD_FAILED' | 'PLUGIN_START_FAILED'>;
@@ -25,4 +25,15 @@ export function faultOf(error: BulkheadError): Fault {
 
 export function faultOfDeath(death: Death): Fault {
   return { code: death.kind === 'unresponsive' ? 'PLUGIN_UNRESPONSIVE' : 'PLUGIN_CRASHED', message: death.cause };
+}
+
+/** Whether a restart of the same code would fail in the same way. */
+export function isPermanent({ code }: Fault): boolean {
+  return code === 'PLUGIN_LOAD_FAILED' || code === 'PLUGIN_CONFLICT';
+}
+
+/** Whether what a step threw comes from something that the plugin needs and that will be back, such as the database. */
+export function isExcuse(thrown: unknown): boolean {
+  const code = (thrown as { code?: unknown }).code;
+  return typeof code === 'string' && Object.hasOwn(ERRORS, code) && ERRORS[code as ErrorCode].retryable;
 }

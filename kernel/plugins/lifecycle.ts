@@ -6,9 +6,10 @@ import type { PluginManifest } from '../../protocol/plugin.js';
 import type { Exchange } from '../dispatch/exchange.js';
 import type { CatalogEntry } from './catalog.js';
 import { Compartment } from './compartment.js';
-import { faultOf, faultOfDeath, refusal, stepError, type StepCode } from './faults.js';
+import { faultOf, faultOfDeath, isExcuse, isPermanent, refusal, stepError, type StepCode } from './faults.js';
 import type { LifecycleContext, Verb } from './lifecycle-context.js';
 import type { PluginRecord } from './record.js';
+import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
 import { Turnstile } from './turnstile.js';
 
@@ -85,37 +86,49 @@ export class Lifecycle {
     }
   }
 
+  /** Loads and starts it at the kernel's boot. No operator hears of a failure, so the kernel itself tries again. */
+  async bringUp(): Promise<void> {
+    this.#desired = 'running';
+    await this.#turns.run(() => this.#attend(() => this.#revive('boot of the kernel')));
+  }
+
   /** From any state without a worker to `mounted`, from fresh code. */
-  async #load(cause: string): Promise<void> {
-    try {
-      this.#bundle = await this.#context.bundler.bundle(this.record.name, this.#entry.file);
+  #load(cause: string): Promise<void> {
+    return this.#step('PLUGIN_LOAD_FAILED', async () => {
+      await this.#bundleCode();
       await this.#boot(cause);
-    } catch (error) {
-      throw await this.#giveUp('PLUGIN_LOAD_FAILED', error);
+    });
+  }
+
+  #start(cause: string): Promise<void> {
+    return this.#step('PLUGIN_START_FAILED', () => this.#run(cause));
+  }
+
+  /** When it fails no worker is left, and the operator hears why. */
+  async #step(code: StepCode, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (thrown) {
+      const error = await this.#discard(code, thrown);
+      this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
+      throw error;
     }
   }
 
-  async #start(cause: string): Promise<void> {
-    try {
-      await this.#run(cause);
-    } catch (error) {
-      throw await this.#giveUp('PLUGIN_START_FAILED', error);
-    }
+  async #bundleCode(): Promise<void> {
+    const { name } = this.record;
+    this.#bundle = await this.#context.bundler.bundle(name, this.#entry.file).catch((error: unknown) => { throw stepError('PLUGIN_LOAD_FAILED', name, error); });
   }
 
   async #boot(cause: string): Promise<void> {
     const { record } = this;
     // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
     const { compartment, manifest } = await this.#context.boots.run(() => this.#import());
-    this.#assertMountsFree(manifest.mounts);
-    record.manifest = manifest;
+    this.#claim(manifest);
     await compartment.init();
     record.transition({ status: 'initialized', generation: record.generation }, cause);
-    const routes = await compartment.mount();
-    this.#assertMountsFree(manifest.mounts); // again: another plugin may have come first meanwhile
-    record.routes = routes;
-    record.mounts = manifest.mounts;
-    this.#context.mounts.set(this, manifest.mounts);
+    record.routes = await compartment.mount();
+    this.#context.mounts.set(this, record.mounts); // again: the documentation follows the table's version
     record.transition({ status: 'mounted', generation: record.generation }, cause);
   }
 
@@ -132,10 +145,8 @@ export class Lifecycle {
   }
 
   async #run(cause: string): Promise<void> {
-    const { record } = this;
     await this.#compartment!.start();
-    record.transition({ status: 'started', generation: record.generation }, cause);
-    record.transition({ status: 'running', generation: record.generation }, cause);
+    for (const status of ['started', 'running'] as const) this.record.transition({ status, generation: this.record.generation }, cause);
   }
 
   #open(heapMb: number): Compartment {
@@ -172,13 +183,6 @@ export class Lifecycle {
     if (!record.is('registered')) record.transition({ status: 'registered' }, 'unload');
   }
 
-  /** A verb failed: no worker is left, and the answer says why. */
-  async #giveUp(code: StepCode, thrown: unknown): Promise<BulkheadError> {
-    const error = await this.#discard(code, thrown);
-    this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
-    return error;
-  }
-
   /** Ends the present generation after a failed step and returns the error that says which. */
   async #discard(code: StepCode, thrown: unknown): Promise<BulkheadError> {
     const error = stepError(code, this.record.name, thrown);
@@ -191,19 +195,17 @@ export class Lifecycle {
   #onDeath(compartment: Compartment, death: Death): void {
     if (this.#compartment === compartment) this.#compartment = null;
     this.record.bury(death);
-    if (!this.#attended) this.#afterDeath(faultOfDeath(death), death.at);
+    if (!this.#attended) this.#afterSetback(faultOfDeath(death), { at: death.at, excused: false });
   }
 
   /** Restart, or quarantine. */
-  #afterDeath(fault: Fault, at: number): void {
-    const { record } = this;
-    record.transition({ status: 'failed', fault }, fault.message);
-    const verdict = this.#restarts.judge(at);
+  #afterSetback(fault: Fault, setback: Setback): void {
+    this.record.transition({ status: 'failed', fault }, fault.message);
+    const verdict = isPermanent(fault) ? ({ action: 'quarantine', reason: 'no restart can mend it' } as const) : this.#restarts.judge(setback);
     if (verdict.action === 'quarantine') {
-      record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}; the last time because ${fault.message}` } }, verdict.reason);
-      return;
+      return this.record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}: ${fault.message}` } }, verdict.reason);
     }
-    record.transition({ status: 'restarting', fault, restartAt: at + verdict.delayMs }, `restart in ${verdict.delayMs} ms`);
+    this.record.transition({ status: 'restarting', fault, restartAt: setback.at + verdict.delayMs }, `restart in ${verdict.delayMs} ms`);
     this.#restarts.schedule(verdict.delayMs, () => void this.#turns.run(() => this.#attend(() => this.#restart())));
   }
 
@@ -211,12 +213,18 @@ export class Lifecycle {
     // An operator may have come in between.
     if (!this.record.is('restarting')) return;
     this.record.restarts += 1;
+    await this.#revive('restart');
+  }
+
+  /** To where the operator wanted it last. A failure is a setback like a death, unless its cause lies elsewhere and passes. */
+  async #revive(cause: string): Promise<void> {
     try {
-      await this.#boot('restart after death');
-      if (this.#desired === 'running') await this.#run('restart after death');
+      if (this.#bundle === null) await this.#bundleCode();
+      await this.#boot(cause);
+      if (this.#desired === 'running') await this.#run(cause);
     } catch (thrown) {
       const error = await this.#discard('PLUGIN_START_FAILED', thrown);
-      this.#afterDeath(faultOf(error), Date.now());
+      this.#afterSetback(faultOf(error), { at: Date.now(), excused: isExcuse(thrown) });
     }
   }
 
@@ -229,16 +237,20 @@ export class Lifecycle {
       this.#attended = false;
       if (this.#compartment === null && this.record.is('initialized', 'mounted', 'started', 'running')) {
         const death = this.record.deaths.at(-1);
-        this.#afterDeath({ code: 'PLUGIN_CRASHED', message: death?.cause ?? 'its worker ended' }, Date.now());
+        this.#afterSetback({ code: 'PLUGIN_CRASHED', message: death?.cause ?? 'its worker ended' }, { at: Date.now(), excused: false });
       }
     }
   }
 
-  #assertMountsFree(prefixes: readonly string[]): void {
-    for (const prefix of prefixes) {
+  /** From here on the plugin answers under its mounts, if only with why it cannot. */
+  #claim(manifest: PluginManifest): void {
+    for (const prefix of manifest.mounts) {
       const owner = this.#context.mounts.owner(prefix);
       if (owner !== undefined && owner !== this) throw this.#conflict(`the mount ${prefix} belongs to plugin "${owner.record.name}"`);
     }
+    this.record.manifest = manifest;
+    this.record.mounts = manifest.mounts;
+    this.#context.mounts.set(this, manifest.mounts);
   }
 
   #conflict(reason: string): BulkheadError {

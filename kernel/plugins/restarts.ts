@@ -1,11 +1,11 @@
-// When one plugin is restarted: its deaths that still count, and the one timer. Must not know what a restart does.
+// When one plugin is restarted: its setbacks that still count, and the one timer. Must not know what a restart does.
 import { HISTORY_MAX_ENTRIES } from '../../protocol/limits.js';
-import { judge, type Verdict } from './restart-policy.js';
+import { judge, type Setback, type Verdict } from './restart-policy.js';
 
 export class Restarts {
   readonly #random: () => number;
-  /** Since the operator last intervened, in milliseconds since 1970. */
-  #deaths: number[] = [];
+  /** Since the operator last intervened; times in milliseconds since 1970. */
+  #setbacks: Setback[] = [];
   #timer: NodeJS.Timeout | null = null;
 
   /** `random` gives numbers from 0 up to but not including 1. */
@@ -13,10 +13,10 @@ export class Restarts {
     this.#random = random;
   }
 
-  /** Counts a death and says what follows from it. */
-  judge(at: number): Verdict {
-    this.#deaths = [...this.#deaths, at].slice(-HISTORY_MAX_ENTRIES);
-    return judge(this.#deaths, at, this.#random());
+  /** Counts a setback and says what follows from it. */
+  judge(setback: Setback): Verdict {
+    this.#setbacks = [...this.#setbacks, setback].slice(-HISTORY_MAX_ENTRIES);
+    return judge(this.#setbacks, setback.at, this.#random());
   }
 
   schedule(delayMs: number, restart: () => void): void {
@@ -32,6 +32,6 @@ export class Restarts {
   /** The operator has intervened: what happened before does not count any more. */
   pardon(): void {
     this.cancel();
-    this.#deaths = [];
+    this.#setbacks = [];
   }
 }

@@ -99,16 +99,12 @@ export class Supervisor {
     return new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
   }
 
-  /** Loads and starts these; one that fails is logged and leaves the others alone. */
+  /** Loads and starts these; resolves when each runs or has failed once, which leaves the others alone. */
   async boot(names: readonly string[]): Promise<void> {
     await this.#catalog.scan();
     await Promise.all(names.map(async (name) => {
-      try {
-        await this.perform('load', name);
-        await this.perform('start', name);
-      } catch (error) {
-        this.#log.error({ plugin: name, err: toPlainError(error) }, `${name} did not start: ${(error as Error).message}`);
-      }
+      if (this.#catalog.get(name) !== undefined) return (this.#lives.get(name) ?? this.#newLife(name)).bringUp();
+      this.#log.error({ plugin: name }, new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names }).message);
     }));
     this.#booted = true;
   }

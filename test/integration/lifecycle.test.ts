@@ -60,7 +60,8 @@ const INTO: Readonly<Record<string, (kernel: TestKernel, name: string) => Promis
 async function startDying(kernel: TestKernel, name: string): Promise<void> {
   await kernel.writePlugin(name, dying(name));
   await kernel.verb('load', name);
-  await kernel.verb('start', name);
+  // On a busy machine it may die before the verb is done, which then has failed.
+  for (let tries = 0; tries < 20 && (await kernel.verb('start', name)).status !== 200; tries += 1);
   await kernel.writePlugin(name, good(name)); // restarts after deaths go on with the code that was loaded
 }
 
@@ -112,9 +113,7 @@ t.test('every verb in every state', async (t) => {
         const [heardStatus, heardCode] = HEARD[after]!;
         const again = await kernel.get(`/plugins/${name}/`);
         t.strictSame([again.status, again.json.code], [heardStatus, heardCode], `${verb}: requests hear so after it`);
-        // A plugin that never loaded has taken no other mount.
-        const elsewhere = state === 'failed' && verb === 'stop' ? 404 : heardStatus;
-        t.equal((await kernel.get(`/of-${name}`)).status, elsewhere, `${verb}: and so at its other mount`);
+        t.equal((await kernel.get(`/of-${name}`)).status, heardStatus, `${verb}: and so at its other mount`);
       }));
     });
   }
@@ -398,6 +397,24 @@ t.test('a plugin is given its own settings and nothing else', async (t) => {
   t.strictSame(more.json.config, { WORD: 'longer' }, 'the longest fitting name has the variable');
   t.strictSame(more.json.environment, { PLUGIN_TOLD_MORE_WORD: 'longer' });
   t.notMatch(told.text + more.text, /secret/);
+});
+
+t.test('a plugin that fails while the kernel boots is tried again, unless that is of no use', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'bulkhead-boot-'));
+  t.teardown(() => rm(dir, { recursive: true, force: true }));
+  const mark = JSON.stringify(join(dir, 'tried'));
+  const drop = async (name: string, source: string): Promise<void> => {
+    await mkdir(join(dir, name));
+    await writeFile(join(dir, name, 'plugin.ts'), source);
+  };
+  await drop('second-try', `import fs from 'node:fs';` + good('second-try', 'well', `init() { if (!fs.existsSync(${mark})) { fs.writeFileSync(${mark}, ''); throw new Error('not yet'); } }`));
+  await drop('never', failing('never'));
+  await drop('unreadable', 'export default {');
+  const kernel = await startTestKernel(t, { PLUGINS_DIR: dir, PLUGINS_ENABLED: 'second-try,never,unreadable' });
+  await kernel.until('second-try', 'running');
+  t.match(await kernel.status('second-try'), { restarts: 1, deaths: [{ kind: 'failed', cause: /not yet/ }] });
+  t.match(await kernel.until('never', 'quarantined'), { restarts: 4, error: /died 5 times within 60 s: .*no anchor/ });
+  t.match(await kernel.status('unreadable'), { status: 'quarantined', restarts: 0, error: /no restart can mend it: .*plugin\.ts:1/ });
 });
 
 t.test('of several folders the earlier one wins, and one that does not exist yet is empty', async (t) => {

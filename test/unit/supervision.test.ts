@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { Mounts } from '../../kernel/plugins/mounts.js';
-import { judge } from '../../kernel/plugins/restart-policy.js';
+import { judge, type Setback } from '../../kernel/plugins/restart-policy.js';
 import { Turnstile } from '../../kernel/plugins/turnstile.js';
 import { Watchdog } from '../../kernel/plugins/watchdog.js';
 import { TRANSITIONS, type PluginStatus } from '../../protocol/lifecycle.js';
@@ -10,20 +10,24 @@ import { BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE, UNRESPONSIVE
 import { StatusBlock } from '../../protocol/status-block.js';
 
 t.test('the restart policy', async (t) => {
-  t.strictSame(judge([1_000], 1_000, 0), { action: 'restart', delayMs: 0 }, 'restarts at once after the first death');
-  t.strictSame(judge([0, 1_000], 1_000, 0), { action: 'restart', delayMs: 50 }, 'waits half of 100 ms with the least jitter');
-  t.strictSame(judge([0, 1_000], 1_000, 0.999), { action: 'restart', delayMs: 100 }, 'and all of it with the most');
-  t.strictSame(judge([0, 1, 2, 3], 3, 0.999), { action: 'restart', delayMs: 400 }, 'doubles with each death');
+  const at = (...times: readonly number[]): Setback[] => times.map((time) => ({ at: time, excused: false }));
+  t.strictSame(judge(at(1_000), 1_000, 0), { action: 'restart', delayMs: 0 }, 'restarts at once after the first death');
+  t.strictSame(judge(at(0, 1_000), 1_000, 0), { action: 'restart', delayMs: 50 }, 'waits half of 100 ms with the least jitter');
+  t.strictSame(judge(at(0, 1_000), 1_000, 0.999), { action: 'restart', delayMs: 100 }, 'and all of it with the most');
+  t.strictSame(judge(at(0, 1, 2, 3), 3, 0.999), { action: 'restart', delayMs: 400 }, 'doubles with each death');
   const deaths = Array.from({ length: DEATHS_BEFORE_QUARANTINE }, (_, i) => i * 10);
-  t.match(judge(deaths, 50, 0), { action: 'quarantine', reason: /5 times within 60 s/ }, 'gives up after five deaths in a minute');
+  t.match(judge(at(...deaths), 50, 0), { action: 'quarantine', reason: /5 times within 60 s/ }, 'gives up after five deaths in a minute');
   const later = deaths.at(-1)! + DEATH_WINDOW_MS;
-  t.strictSame(judge([...deaths, later], later, 0), { action: 'restart', delayMs: 0 }, 'forgets deaths after a minute of health');
+  t.strictSame(judge(at(...deaths, later), later, 0), { action: 'restart', delayMs: 0 }, 'forgets deaths after a minute of health');
   const slow = Array.from({ length: 15 }, (_, i) => i * 20_000);
-  t.strictSame(judge(slow, slow.at(-1)!, 0.999_999), { action: 'restart', delayMs: BACKOFF_MAX_MS }, 'goes on doubling, up to 30 s, for one that dies every 20 s');
+  t.strictSame(judge(at(...slow), slow.at(-1)!, 0.999_999), { action: 'restart', delayMs: BACKOFF_MAX_MS }, 'goes on doubling, up to 30 s, for one that dies every 20 s');
   for (let count = 1; count < DEATHS_BEFORE_QUARANTINE; count += 1) {
-    const verdict = judge(Array.from({ length: count }, () => 0), 0, 0.5);
+    const verdict = judge(at(...Array.from({ length: count }, () => 0)), 0, 0.5);
     t.ok(verdict.action === 'restart' && verdict.delayMs <= BACKOFF_MAX_MS, `${count} deaths wait at most 30 s`);
   }
+  const excused = Array.from({ length: 15 }, (_, i) => ({ at: i * 10, excused: true }));
+  t.strictSame(judge(excused, 150, 0.999_999), { action: 'restart', delayMs: BACKOFF_MAX_MS }, 'never gives up on one that only lacked its database');
+  t.match(judge([...excused, ...at(...deaths)], 200, 0), { action: 'quarantine' }, 'which excuses no deaths of another cause');
 });
 
 t.test('a path belongs to the longest mount, in whole segments', async (t) => {
