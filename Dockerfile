@@ -10,6 +10,11 @@ FROM node:24-trixie-slim AS base
 WORKDIR /app
 # Made here, so that a volume mounted over it starts out as the property of the user who will write to it.
 RUN install --directory --owner=node --group=node /app/.data
+# Node as process 1 would not collect the orphans of others, such as those of a kernel that was killed; tini does, and passes signals on.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
+ENTRYPOINT ["/usr/bin/tini", "--"]
 # Inside a container only the published port leads here, so the kernel listens on every address.
 ENV HOST=0.0.0.0 \
     PORT=8001 \
@@ -18,9 +23,10 @@ EXPOSE 8001
 VOLUME ["/app/.data"]
 STOPSIGNAL SIGTERM
 # Liveness, not health: while the database is down the kernel is well and answers, and replacing it would mend nothing.
+# Without a kernel the guardian says that there is no life, which a new container may mend.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT}/health/live`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-# node itself and not npm is the first process: npm would stand between the kernel and its SIGTERM.
+# node itself and not npm: npm would stand between the guardian and its SIGTERM.
 CMD ["node", "dist/kernel/main.js"]
 
 # The package files come alone, so that the installations below are done again only when one of these changes.

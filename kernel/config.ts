@@ -5,11 +5,14 @@ import { parseEnv } from 'node:util';
 import { Type, type Static } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
 import { BulkheadError } from '../protocol/errors.js';
+import { permissionProblems } from '../protocol/permissions.js';
 import { pluginNameProblem } from '../protocol/plugin.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
 const PLUGIN_VARIABLE = /^PLUGIN_[A-Z0-9_]+$/;
+/** What the operator grants, and no setting of the plugin's own. */
+const PERMISSIONS_VARIABLE = /^PLUGIN_[A-Z0-9_]+_PERMISSIONS$/;
 
 const Switch = Type.Union([Type.Literal('true'), Type.Literal('false')], { errorMessage: 'must be "true" or "false"' });
 const whole = (min: number, max: number, fallback: string) =>
@@ -31,6 +34,7 @@ const Variables = Type.Object({
   PLUGINS_ENABLED: text(''),
   PLUGINS_DIR: text('plugins', '[^:]', 'must be one or several folders, separated by ":"'),
   DATA_DIR: text('.data', '\\S', 'must be a folder'),
+  STANDBY_WORKERS: whole(0, 16, '1'),
   OPERATOR_TOKEN: { ...text('', '^(\\S{8,})?$', 'must have at least 8 characters and no spaces, or be empty'), secret: true },
 });
 type Variables = Static<typeof Variables>;
@@ -55,6 +59,8 @@ export interface Config {
   readonly pluginsDirs: readonly string[];
   /** Absolute path. */
   readonly dataDir: string;
+  /** Booted workers that wait for a plugin to die. */
+  readonly standbyWorkers: number;
   /** Null when the operator's routes are open. */
   readonly operatorToken: string | null;
   /** All `PLUGIN_*` variables; see `pluginSettings`. */
@@ -83,6 +89,7 @@ export function parseConfig(environment: Environment, directory: string): Config
     const problem = pluginNameProblem(name);
     if (problem !== null) problems.push(`PLUGINS_ENABLED has "${name}", which cannot be the name of a plugin: ${problem}`);
   }
+  for (const [name, value] of Object.entries(environment)) if (value !== undefined && PERMISSIONS_VARIABLE.test(name)) problems.push(...permissionProblems(name, splitList(value, ',')));
   if (problems.length > 0) throw new BulkheadError('CONFIG_INVALID', { problems });
 
   return Object.freeze({
@@ -97,9 +104,18 @@ export function parseConfig(environment: Environment, directory: string): Config
     pluginsEnabled: Object.freeze([...new Set(pluginsEnabled)]),
     pluginsDirs: Object.freeze(splitList(variables.PLUGINS_DIR, ':').map((dir) => resolve(directory, dir))),
     dataDir: resolve(directory, variables.DATA_DIR),
+    standbyWorkers: Number(variables.STANDBY_WORKERS),
     operatorToken: variables.OPERATOR_TOKEN === '' ? null : variables.OPERATOR_TOKEN,
     pluginVariables: Object.freeze(Object.fromEntries(Object.entries(environment).flatMap(([name, value]) => (value !== undefined && PLUGIN_VARIABLE.test(name) ? [[name, value]] : [])))),
   });
+}
+
+/** Where programs and certificates are, and how text and time are written. */
+const KERNEL_VARIABLE = /^(PATH|HOME|TZ|LANG|LC_[A-Z]+|TMPDIR|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE|SSL_CERT_DIR)$/;
+
+/** What the kernel's process gets of the environment: nothing secret, and nothing that changes how Node treats heaps or loads code. */
+export function kernelEnvironment(environment: Environment = process.env): Record<string, string> {
+  return Object.fromEntries(Object.entries(environment).flatMap(([name, value]) => (value !== undefined && KERNEL_VARIABLE.test(name) ? [[name, value]] : [])));
 }
 
 /** The part of `pluginVariables` that belongs to one plugin. */
@@ -108,14 +124,27 @@ export interface PluginSettings {
   readonly environment: Readonly<Record<string, string>>;
   /** Without the prefix: `GREETING`. */
   readonly config: Readonly<Record<string, string>>;
+  /** From `PLUGIN_<NAME>_PERMISSIONS`. */
+  readonly granted: readonly string[];
 }
 
 /** A variable belongs to the known plugin with the longest fitting name: `PLUGIN_A_B_KEY` to `a-b` if there is one, else to `a`. */
 export function pluginSettings(variables: Readonly<Record<string, string>>, name: string, known: readonly string[]): PluginSettings {
   const prefix = prefixOf(name);
   const longer = known.map(prefixOf).filter((other) => other.length > prefix.length && other.startsWith(prefix));
-  const own = Object.entries(variables).filter(([variable]) => variable.startsWith(prefix) && variable.length > prefix.length && !longer.some((other) => variable.startsWith(other)));
-  return { environment: Object.fromEntries(own), config: Object.fromEntries(own.map(([variable, value]) => [variable.slice(prefix.length), value])) };
+  const all = Object.entries(variables).filter(([variable]) => variable.startsWith(prefix) && variable.length > prefix.length && !longer.some((other) => variable.startsWith(other)));
+  const permissions = permissionsVariable(name);
+  const own = all.filter(([variable]) => variable !== permissions);
+  return {
+    environment: Object.fromEntries(own),
+    config: Object.fromEntries(own.map(([variable, value]) => [variable.slice(prefix.length), value])),
+    granted: splitList(all.find(([variable]) => variable === permissions)?.[1] ?? '', ','),
+  };
+}
+
+/** The variable that grants permissions to a plugin. */
+export function permissionsVariable(name: string): string {
+  return `${prefixOf(name)}PERMISSIONS`;
 }
 
 function prefixOf(name: string): string {

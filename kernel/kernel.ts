@@ -1,87 +1,79 @@
-// The composition root: makes the parts in order, and ends them in reverse. Must not know signals or the process.
-import { mkdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { AddressInfo } from 'node:net';
+// The composition root: makes the parts in order, and ends them in reverse. Must not know signals, processes or the listening socket.
+import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { FastifyInstance } from 'fastify';
 import { CONNECTIONS_CLOSE_TIMEOUT_MS, SHUTDOWN_TIMEOUT_MS } from '../protocol/limits.js';
 import { pluginSettings, type Config } from './config.js';
-import { startEmbeddedDatabase, type EmbeddedDatabase } from './database/embedded.js';
-import { createDatabase, type Database } from './database/pool.js';
+import { Connections } from './connections.js';
+import { createDatabase } from './database/pool.js';
 import { createServer } from './http/server.js';
+import { ownVersion } from './http/version.js';
 import type { KernelLogger } from './logger.js';
+import type { Ship } from './plugins/compartment.js';
+import { firstLife, type PriorLife } from './plugins/prior-life.js';
 import { Supervisor } from './plugins/supervisor.js';
 import { Watchdog } from './plugins/watchdog.js';
 import { EventBus } from './services/event-bus.js';
 import { ServiceRegistry } from './services/registry.js';
 
+export interface KernelOptions {
+  readonly config: Config;
+  /** Of a server that may still be on its way. */
+  readonly databaseUrl: string;
+  readonly logger: KernelLogger;
+  /** What a kernel before this one had; by default the plugins of `PLUGINS_ENABLED`. */
+  readonly plugins?: readonly PriorLife[];
+  readonly onThread?: Ship['onThread'];
+  /** Called when the next kernel would bring this plugin back differently; null when not at all. */
+  readonly onPrior?: (name: string, prior: PriorLife | null) => void;
+}
+
 export interface Kernel {
-  /** `http://host:port` that answers. */
-  readonly url: string;
   readonly supervisor: Supervisor;
-  /** Resolves when the plugins of `PLUGINS_ENABLED` run or have failed; they boot while the kernel answers already. */
+  /** Resolves when its plugins run or have failed; they boot while the kernel answers already. */
   readonly booted: Promise<void>;
-  /** Stops accepting, drains and stops all plugins, closes the database. Takes at most SHUTDOWN_TIMEOUT_MS; may be called again. */
+  /** Serves a client's connection, whoever has accepted it. Nothing may have been read from it. */
+  accept(socket: Socket): void;
+  /** Finishes open requests, stops all plugins, closes the database. Takes at most SHUTDOWN_TIMEOUT_MS; may be called again. */
   stop(): Promise<void>;
 }
 
-/** Starts a kernel that answers. Rejects, leaving nothing behind, when the port is taken or the embedded database cannot start. */
-export async function startKernel(config: Config, { log, writeLines }: KernelLogger): Promise<Kernel> {
-  await mkdir(config.dataDir, { recursive: true });
-  const embedded = config.databaseUrl === null ? await startEmbeddedDatabase({ dataDir: config.dataDir, ...config.embedded, log }) : null;
-  const database = createDatabase({ url: config.databaseUrl ?? embedded!.url, poolMax: config.databasePoolMax, applicationName: 'bulkhead', log });
+/** Starts a kernel that answers. Rejects, leaving nothing behind, when it cannot be made. */
+export async function startKernel({ config, databaseUrl, logger: { log, writeLines }, plugins = config.pluginsEnabled.map(firstLife), onThread = () => {}, onPrior = () => {} }: KernelOptions): Promise<Kernel> {
+  const database = createDatabase({ url: databaseUrl, poolMax: config.databasePoolMax, applicationName: 'bulkhead', log });
   const supervisor = new Supervisor({
-    ship: { log, writeLines, database, services: new ServiceRegistry(), events: new EventBus(), watchdog: new Watchdog() },
+    ship: { log, writeLines, database, services: new ServiceRegistry(), events: new EventBus(), watchdog: new Watchdog(), onThread },
     pluginsDirs: config.pluginsDirs,
-    cacheDir: join(config.dataDir, 'bundles'),
+    workDir: config.dataDir,
+    standbyWorkers: config.standbyWorkers,
     settings: (name, known) => ({ ...pluginSettings(config.pluginVariables, name, known), logLevel: config.logLevel, debug: config.debug }),
   });
-
-  let server: FastifyInstance;
-  try {
-    server = await createServer({
-      appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => supervisor.booted,
-    });
-    await server.listen({ host: config.host, port: config.port });
-  } catch (error) {
-    await closeDatabase(database, embedded);
+  const silence = supervisor.onTransition(({ plugin }) => onPrior(plugin, supervisor.priorOf(plugin)));
+  // The plugins' threads begin while this one makes its server.
+  const booted = supervisor.boot(plugins);
+  const server = await createServer({
+    appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => supervisor.booted,
+  }).catch(async (error: unknown) => {
+    await supervisor.shutdown();
+    await database.close();
     throw error;
-  }
-  const url = urlOf(server.server.address() as AddressInfo);
-  log.info({ url, plugins: config.pluginsEnabled, database: embedded === null ? 'DATABASE_URL' : 'embedded' }, `${config.appName} listens on ${url}`);
-  const booted = supervisor.boot(config.pluginsEnabled);
+  });
+  const connections = new Connections(server.server);
 
   let stopped: Promise<void> | null = null;
   const stopAll = async (): Promise<void> => {
+    // What stops now, the next kernel shall start.
+    silence();
     const closed = server.close();
     await supervisor.shutdown();
-    // Node counts a connection that has not asked for anything yet as busy and would wait a minute for its request.
-    const cut = setTimeout(() => server.server.closeAllConnections(), CONNECTIONS_CLOSE_TIMEOUT_MS);
+    await connections.close(CONNECTIONS_CLOSE_TIMEOUT_MS);
     await closed;
-    clearTimeout(cut);
-    await closeDatabase(database, embedded);
-    log.info('stopped');
+    await database.close();
+    log.info('the kernel has stopped');
   };
   return {
-    url,
     supervisor,
     booted,
+    accept: (socket) => connections.accept(socket),
     stop: () => (stopped ??= Promise.race([stopAll(), delay(SHUTDOWN_TIMEOUT_MS, undefined, { ref: false }).then(() => log.error(`not all has ended after ${SHUTDOWN_TIMEOUT_MS} ms`))])),
   };
-}
-
-async function closeDatabase(database: Database, embedded: EmbeddedDatabase | null): Promise<void> {
-  await database.close();
-  await embedded?.stop();
-}
-
-async function ownVersion(): Promise<string> {
-  const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
-  return version;
-}
-
-/** An address that listens everywhere is reached at home. */
-function urlOf({ address, family, port }: AddressInfo): string {
-  const host = address === '0.0.0.0' || address === '::' ? 'localhost' : family === 'IPv6' ? `[${address}]` : address;
-  return `http://${host}:${port}`;
 }

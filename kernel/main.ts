@@ -1,7 +1,7 @@
-// The entry: environment in, kernel up, signals to a clean end. Must not know how the kernel is made.
+// The entry: environment in, guardian up, signals to a clean end. Must not know how kernels are kept.
 import { BulkheadError } from '../protocol/errors.js';
 import { loadConfig } from './config.js';
-import { startKernel } from './kernel.js';
+import { Guardian } from './guardian.js';
 import { createLogger } from './logger.js';
 
 /** EX_CONFIG of sysexits.h: a supervisor that knows it does not try again. */
@@ -12,23 +12,27 @@ const EXIT_INTERRUPTED = 130;
 async function main(): Promise<void> {
   const config = await loadConfig();
   const logger = createLogger(config.logLevel);
-  const kernel = await startKernel(config, logger).catch((error: unknown) => {
-    logger.log.fatal({ err: error }, `cannot start: ${(error as Error).message}`);
-    logger.flush();
-    throw error;
-  });
+  const guardian = new Guardian(config, logger);
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
-    if (stopping) process.exit(EXIT_INTERRUPTED);
+    if (stopping) {
+      guardian.abandon();
+      process.exit(EXIT_INTERRUPTED);
+    }
     stopping = true;
     logger.log.info({ signal }, `stopping on ${signal}; a second signal ends at once`);
-    void kernel.stop().then(() => {
+    void guardian.stop().then(() => {
       logger.flush();
       process.exit(0);
     });
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  await guardian.start().catch((error: unknown) => {
+    logger.log.fatal({ err: error }, `cannot start: ${(error as Error).message}`);
+    logger.flush();
+    throw error;
+  });
 }
 
 main().catch((error: unknown) => {

@@ -1,6 +1,6 @@
 // A batched, closable port for frames, the same on both sides of a thread. Must not know what the frames mean.
-import type { MessagePort, Transferable } from 'node:worker_threads';
-import { CHANNEL_BATCH_MAX_FRAMES } from './limits.js';
+import { MessagePort, receiveMessageOnPort, type Transferable } from 'node:worker_threads';
+import { CHANNEL_BATCH_MAX_FRAMES, CHANNEL_REST_MAX_MESSAGES } from './limits.js';
 
 export interface ChannelHandlers<In, Out = unknown> {
   /** Called for each frame in the order of sending; must not throw. */
@@ -17,6 +17,7 @@ export interface ChannelHandlers<In, Out = unknown> {
  */
 export class Channel<Out, In> {
   readonly #port: MessagePort;
+  readonly #handle: (batch: readonly In[]) => void;
   readonly #onUnsendable: ((frame: Out, error: Error) => void) | undefined;
   #queue: Out[] = [];
   /** For each queued frame, what moves with it. */
@@ -27,15 +28,17 @@ export class Channel<Out, In> {
   constructor(port: MessagePort, handlers: ChannelHandlers<In, Out>) {
     this.#port = port;
     this.#onUnsendable = handlers.onUnsendable;
-    port.on('message', (batch: readonly In[]) => {
+    this.#handle = (batch) => {
       for (const frame of batch) {
         // A handler may close the channel in the middle of a batch; what follows belongs to nobody.
         if (this.#closed) return;
         handlers.onFrame(frame);
       }
-    });
+    };
+    port.on('message', this.#handle);
     port.once('close', () => {
       this.#closed = true;
+      for (const transfer of this.#transfers) letGo(transfer);
       this.#queue = [];
       this.#transfers = [];
       handlers.onClose?.();
@@ -46,18 +49,36 @@ export class Channel<Out, In> {
     return this.#closed;
   }
 
-  /** Sends a frame, now or with the rest of the turn; does nothing after the close. */
-  send(frame: Out, transfer?: readonly Transferable[]): void {
-    if (this.#closed) return;
+  /** Sends a frame, now or with the rest of the turn. After the close it does nothing but close the ports that were to move, and returns false. */
+  send(frame: Out, transfer?: readonly Transferable[]): boolean {
+    if (this.#closed) {
+      letGo(transfer);
+      return false;
+    }
     if (!this.#flushing) {
       this.#postOne(frame, transfer);
       this.#flushing = true;
       setImmediate(this.#flush);
-      return;
+      return true;
     }
     this.#queue.push(frame);
     this.#transfers.push(transfer);
     if (this.#queue.length >= CHANNEL_BATCH_MAX_FRAMES) this.#post();
+    return true;
+  }
+
+  /** Sends what is still queued at once: the thread may have no further turn. */
+  flush(): void {
+    if (!this.#closed) this.#post();
+  }
+
+  /** Handles now what the other side has sent before its end and nobody has read yet, up to CHANNEL_REST_MAX_MESSAGES: more could be a flood. */
+  readRest(): void {
+    for (let i = 0; i < CHANNEL_REST_MAX_MESSAGES && !this.#closed; i += 1) {
+      const received = receiveMessageOnPort(this.#port) as { readonly message: readonly In[] } | undefined;
+      if (received === undefined) return;
+      this.#handle(received.message);
+    }
   }
 
   /** Sends what is still queued, then closes both sides. */
@@ -70,7 +91,7 @@ export class Channel<Out, In> {
 
   readonly #flush = (): void => {
     this.#flushing = false;
-    if (!this.#closed) this.#post();
+    this.flush();
   };
 
   #post(): void {
@@ -95,4 +116,9 @@ export class Channel<Out, In> {
       this.#onUnsendable(frame, error as Error);
     }
   }
+}
+
+/** Who has the other end of a port that never left would wait for an answer until the garbage collector finds this one. */
+function letGo(transfer: readonly Transferable[] | undefined): void {
+  for (const moved of transfer ?? []) if (moved instanceof MessagePort) moved.close();
 }

@@ -1,4 +1,5 @@
 // The error catalogue: what a client or an operator can be told, with its HTTP status and the sentence that says what to do. Must not know who throws.
+import { REQUEST_KILLS_MAX } from './limits.js';
 
 interface CatalogueEntry<P> {
   /** HTTP status of the answer. */
@@ -31,6 +32,8 @@ export const ERRORS = Object.freeze({
     `Plugin "${p.name}" died while it handled this request (${p.reason}). Whether the request took effect is not known.`),
   PLUGIN_UNRESPONSIVE: entry(504, false, (p: Named & { silentMs: number }) =>
     `Plugin "${p.name}" was ended because its event loop stood still for ${p.silentMs} ms with this request begun. Whether it took effect is not known.`),
+  REQUEST_REFUSED: entry(500, false, (p: Caused & { method: string; url: string; refusedMs: number }) =>
+    `${p.method} ${p.url} has ended plugin "${p.name}" ${REQUEST_KILLS_MAX} times (${p.reason}) and is refused for ${p.refusedMs / 1_000} s.`),
   PLUGIN_OVERLOADED: entry(503, true, (p: Named & { concurrency: number; queue: number }) =>
     `Plugin "${p.name}" is busy with ${p.concurrency} requests and ${p.queue} more are waiting. Try again shortly.`),
   PLUGIN_TIMEOUT: entry(504, true, (p: Named & { timeoutMs: number }) =>
@@ -55,6 +58,8 @@ export const ERRORS = Object.freeze({
     `The service "${p.service}" is not available: ${p.reason}.`),
   SERVICE_FORBIDDEN: entry(500, false, (p: Named & { service: string }) =>
     `Plugin "${p.name}" does not declare the service "${p.service}" in \`requires\` or \`optional\` and may not use it.`),
+  EVENTS_TOO_MANY: entry(503, true, (p: { topic: string; perSecond: number }) =>
+    `The event "${p.topic}" was not published: a plugin may publish ${p.perSecond} events per second.`),
   EVENT_TOO_LARGE: entry(500, false, (p: { topic: string; bytes: number; maxBytes: number }) =>
     `The event "${p.topic}" has ${p.bytes} bytes; at most ${p.maxBytes} are allowed. Send a reference instead of the data.`),
   DATABASE_UNAVAILABLE: entry(503, true, (p: { reason: string }) =>
@@ -69,6 +74,8 @@ export const ERRORS = Object.freeze({
     'The kernel failed to answer. The log has the cause under this requestId.'),
   KERNEL_STARTING: entry(503, true, (_: Record<never, never>) =>
     'The system is starting and not all plugins are there yet. Try again shortly; /health/ready says when it is done.'),
+  KERNEL_UNAVAILABLE: entry(503, true, (p: { reason: string }) =>
+    `The kernel cannot run: ${p.reason}. It is tried again by itself; the log has more.`),
   KERNEL_STOPPING: entry(503, true, (_: Record<never, never>) =>
     'The system is shutting down. Try again when it is back.'),
   CONFIG_INVALID: entry(500, false, (p: { problems: readonly string[] }) =>
@@ -119,6 +126,14 @@ export interface PlainError {
 
 /** Reads any thrown value, also `throw "text"` and `throw null`; never throws itself. */
 export function toPlainError(thrown: unknown): PlainError {
+  try {
+    return readError(thrown);
+  } catch {
+    return { name: 'Error', message: UNREADABLE }; // a getter of it throws
+  }
+}
+
+function readError(thrown: unknown): PlainError {
   if (typeof thrown !== 'object' || thrown === null) return { name: 'Error', message: safeString(thrown) };
   const source = thrown as Record<string, unknown>;
   return {
@@ -130,10 +145,12 @@ export function toPlainError(thrown: unknown): PlainError {
   };
 }
 
+const UNREADABLE = 'a value that cannot be shown';
+
 function safeString(value: unknown): string {
   try {
     return String(value);
   } catch {
-    return 'a value that cannot be shown';
+    return UNREADABLE;
   }
 }

@@ -13,8 +13,10 @@ export interface HostBirth {
 export interface HostOrder {
   readonly name: string;
   readonly generation: number;
-  /** URL of the bundled plugin file. */
+  /** URL of the bundled plugin file, inside `folder`. */
   readonly bundle: string;
+  /** Absolute path of the folder that the worker may read. */
+  readonly folder: string;
   /** The operator's variables for this plugin, under their full names: the worker's whole environment. */
   readonly environment: Readonly<Record<string, string>>;
   /** The same without the prefix, as `ctx.config`. */
@@ -27,6 +29,8 @@ export interface HostOrder {
 
 /** The host's answers; each rejects with a plain error. Called in this order, each at most once. */
 export interface HostApi {
+  /** Resolves when the host is loaded and warm; only a standby is asked. */
+  ready(): Promise<void>;
   /** Imports the bundle and reads its manifest; no hook has run yet. */
   describe(order: HostOrder): Promise<PluginManifest>;
   /** Runs the plugin's `init`. */

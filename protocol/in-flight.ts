@@ -43,6 +43,12 @@ export class InFlightTable<T> {
     else this.#older.delete(id);
   }
 
+  clear(): void {
+    this.#recent.fill(undefined);
+    this.#older.clear();
+    this.#size = 0;
+  }
+
   /** Oldest first. */
   *values(): Generator<T> {
     yield* this.#older.values();

@@ -3,5 +3,6 @@ export { definePlugin } from './plugin.js';
 export type { PluginApp, PluginContext, PluginDefinition } from './plugin.js';
 export type { EventMap, Events, Remote, ServiceMap, Services } from './services.js';
 export type { PluginLimits } from './limits.js';
+export type { Permission } from './permissions.js';
 export { BulkheadError } from './errors.js';
 export type { ErrorBody, ErrorCode } from './errors.js';

@@ -44,7 +44,7 @@ export type PluginStatus = PluginState['status'];
 
 /** From each state, the states that may follow. */
 export const TRANSITIONS: { readonly [S in PluginStatus]: readonly PluginStatus[] } = Object.freeze({
-  registered: ['initialized', 'failed'],
+  registered: ['initialized', 'failed', 'stopped', 'quarantined'],
   initialized: ['mounted', 'stopping', 'failed'],
   mounted: ['started', 'stopping', 'failed'],
   started: ['running', 'stopping', 'failed'],

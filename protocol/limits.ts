@@ -7,6 +7,8 @@ const MIB = 1024 * KIB;
 export interface PluginLimits {
   /** Old-generation V8 heap of the plugin's worker, in MiB (16 to 4096). */
   readonly heapMb: number;
+  /** All memory of the worker, Buffers included, in MiB (more than `heapMb`, to 65,536; by default 192 more); one that passes it is ended. */
+  readonly memoryMb: number;
   /** Requests handled by the worker at one time (1 to 10,000). */
   readonly concurrency: number;
   /** Requests that may wait for a free place (0 to 10,000); one more is refused with 503. */
@@ -17,6 +19,8 @@ export interface PluginLimits {
   readonly bodyLimitBytes: number;
   /** Silence of the worker's event loop after which it is killed, in milliseconds (200 to 600,000). */
   readonly hangTimeoutMs: number;
+  /** How long a request may wait for the plugin to come back after a death, in milliseconds (0 to 60,000). */
+  readonly replayWaitMs: number;
   /** PostgreSQL connections lent to the worker at one time (1 to 100). */
   readonly connections: number;
 }
@@ -24,6 +28,8 @@ export interface PluginLimits {
 export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
   // With a young generation of 8 MiB this was the pair under which heap exhaustion ended the worker and not the process on Node 20, 22 and 24.
   heapMb: 64,
+  // Room for a few hundred small uploads under way, and for Buffers that nobody has collected yet.
+  memoryMb: 256,
   // One worker is one thread: past some hundred open requests more concurrency only adds latency.
   concurrency: 512,
   // About one second of work for a plugin that answers in two milliseconds.
@@ -34,12 +40,25 @@ export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
   bodyLimitBytes: 1 * MIB,
   // Five missed heartbeats of a busy loop are still a pause; a second without any is a hang.
   hangTimeoutMs: 1_000,
+  // A restart takes milliseconds, the first waits between restarts some hundred; a client takes two seconds for a slow answer and not for a failure.
+  replayWaitMs: 2_000,
   // Less than half of the pool's default of 10: two busy plugins leave some for the rest.
   connections: 4,
 });
 
+/** What `memoryMb` is above `heapMb` when a manifest does not say: the default of the one less the default of the other. */
+export const MEMORY_BESIDE_HEAP_MB = PLUGIN_LIMITS.memoryMb - PLUGIN_LIMITS.heapMb;
+/** Share of `memoryMb` from which on it is reported: early enough to look into, above what a plugin at work reaches. */
+export const MEMORY_WARNING_PERCENT = 80;
+
 /** Young generation of a worker's heap, in MiB; see `heapMb` for why 8. */
 export const WORKER_YOUNG_GENERATION_MB = 8;
+/** What V8 makes of that when it adds it to a heap's limit: three parts of 4 MiB, on Node 20 to 24. */
+export const WORKER_YOUNG_HEAP_MB = 12;
+/** What Node grants a worker that has used up its heap, so that it can end in order. */
+export const HEAP_ALLOWANCE_MB = 16;
+/** How often it was seen to do so before the end: twice, and twice that is plenty. */
+export const HEAP_ALLOWANCES_MAX = 4;
 
 /** How long an import of the plugin and the check of its manifest may take: a cold disk and a busy machine, not a download. */
 export const BOOT_TIMEOUT_MS = 15_000;
@@ -53,13 +72,48 @@ export const STOP_TIMEOUT_MS = 3_000;
 export const TERMINATE_TIMEOUT_MS = 2_000;
 /** How long the last answers may take to leave their sockets at the kernel's end; what is still connected then, also without ever having asked, is cut. */
 export const CONNECTIONS_CLOSE_TIMEOUT_MS = 500;
-/** After this the kernel leaves whatever has not ended; Docker sends SIGKILL at ten seconds. */
-export const SHUTDOWN_TIMEOUT_MS = 9_500;
+/** How long a worker whose port to the kernel has closed may take to end by itself: its cause is better than ours. */
+export const PORT_CLOSED_GRACE_MS = 1_000;
+/** After this the kernel leaves whatever has not ended: drain, `stop()` and the last answers, one after the other. */
+export const SHUTDOWN_TIMEOUT_MS = 8_500;
 
+/** How long the guardian waits for a kernel that was told to stop, which ends itself before; then it is killed. */
+export const KERNEL_STOP_TIMEOUT_MS = 9_000;
+/** After this the guardian ends although something has not; Docker sends SIGKILL at ten seconds. */
+export const GUARDIAN_STOP_TIMEOUT_MS = 9_500;
+/** How long a kernel may take until it could answer: 0.4 s here, more on a machine that swaps; one that hangs is replaced. */
+export const KERNEL_BOOT_TIMEOUT_MS = 30_000;
+/** How long connections wait for the plugins of a kernel that died, once the next one could answer: a plugin whose `start()` is slow holds up nobody else for longer. */
+export const RESTORE_WAIT_MS = 5_000;
+/** Kernels in a row that may fail to boot before clients are told instead of kept waiting: the first may have met what its predecessor left. */
+export const SILENT_BOOT_FAILURES_MAX = 1;
+/** Connections that wait for a kernel at one time: ten seconds of 200 a second. Each costs a descriptor and some KB. */
+export const HELD_CONNECTIONS_MAX = 2_000;
+/** How long one of them waits: ten kernels could have started, and few clients wait longer. */
+export const HELD_TIMEOUT_MS = 10_000;
+/** How long a client may take to ask the guardian and to read its answer of some hundred bytes. */
+export const NOTICE_TIMEOUT_MS = 5_000;
+/** How long the guardian remembers that a plugin took the whole kernel down. */
+export const OFFENCE_WINDOW_MS = 600_000;
+/** How often a plugin may do that within the window: once is an accident. */
+export const OFFENCES_BEFORE_QUARANTINE = 2;
+/** Threads of one kernel that the guardian knows: those that live, and the last hundreds that ended, which may still hold on to a heap. */
+export const THREADS_REMEMBERED_MAX = 1_000;
+/** Diagnostic reports of dead kernels that are kept for a human: some 50 KB each. */
+export const REPORTS_MAX = 5;
+/** Largest report that is read: with few threads it has 50 KB, and nothing sensible has a hundred times that. */
+export const REPORT_MAX_BYTES = 4 * MIB;
+
+/** Silence of a worker that imports, initialises or compiles its schemas, which hold the loop by right; on a machine with more to do than processors for long. */
+export const BOOT_HANG_TIMEOUT_MS = 5_000;
+/** Silence at that time that is reported: half of it. */
+export const BOOT_UNRESPONSIVE_AFTER_MS = 2_500;
 /** How often a host bumps its heartbeat: five times within the shortest silence that is reported. */
 export const HEARTBEAT_INTERVAL_MS = 100;
 /** How often the kernel looks at all heartbeats: a hang is seen at most this much after its limit. */
 export const WATCHDOG_INTERVAL_MS = 50;
+/** Silence after which the growth of the whole process is put down to the one worker that is silent: it cannot report its memory. */
+export const MEMORY_BLIND_AFTER_MS = 2 * HEARTBEAT_INTERVAL_MS;
 /** Silence that is reported as `unresponsive`: a human notices half a second. */
 export const UNRESPONSIVE_AFTER_MS = 500;
 
@@ -72,10 +126,32 @@ export const DEATH_WINDOW_MS = 60_000;
 /** Deaths within the window that mean quarantine. */
 export const DEATHS_BEFORE_QUARANTINE = 5;
 
+/** Wait before a standby that was taken is replaced: the plugin that took it needs the processor now. */
+export const STANDBY_REFILL_DELAY_MS = 250;
+
+/** Replays of requests that were begun, as a share of the recent requests of the plugin: a plugin that dies of load must not get it all again. */
+export const REPLAY_BUDGET_PERCENT = 20;
+/** Replays that a plugin with little traffic has all the same. */
+export const REPLAYS_MIN = 20;
+/** Half of what "recent" means for the replay budget. */
+export const REPLAY_WINDOW_MS = 10_000;
+/** Generations that one and the same request may end before it is refused. */
+export const REQUEST_KILLS_MAX = 2;
+/** How long such a request is refused. */
+export const POISON_REFUSED_MS = 60_000;
+/** Refused requests that are remembered per plugin; each costs its URL. */
+export const REFUSED_REQUESTS_MAX = 1_000;
+/** How long the replay of a suspect waits for the replays of the others, so that it cannot take them along. */
+export const SUSPECT_HELD_BACK_MS = 1_000;
+
 /** Transitions and deaths kept per plugin: a page of a terminal, and more deaths than the longest back-off needs. */
 export const HISTORY_MAX_ENTRIES = 20;
 /** Operator verbs that may wait for one plugin: more are scripts gone wrong. */
 export const VERB_QUEUE_MAX = 32;
+/** How long a request waits for its plugin while the kernel boots: a warm boot takes one second, a cold one with compilation some more. */
+export const KERNEL_BOOT_WAIT_MS = 5_000;
+/** Requests that may wait so at one time; each holds a connection. */
+export const KERNEL_BOOT_WAITING_MAX = 1_024;
 /** Plugins that boot at one time: more than the cores would only take turns. */
 export const PARALLEL_BOOTS_MAX = 4;
 
@@ -85,6 +161,9 @@ export const BODY_INLINE_MAX_BYTES = 64 * KIB;
 export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message: bounds the time that one message event may hold a thread. */
 export const CHANNEL_BATCH_MAX_FRAMES = 256;
+
+/** Messages of a worker that are still read after its end: its last answers and words. */
+export const CHANNEL_REST_MAX_MESSAGES = 64;
 
 /** Largest event payload, serialised: events carry facts, not files. */
 export const EVENT_PAYLOAD_MAX_BYTES = 64 * KIB;
@@ -137,6 +216,15 @@ export const EMBEDDED_COMMAND_TIMEOUT_MS = 60_000;
 
 /** How long the bundler's child process (16 MB) is kept after the last load. */
 export const BUNDLER_IDLE_MS = 5_000;
+
+/** Files of a plugin besides its code that its worker may read: templates and pictures, not a store. */
+export const PLUGIN_FILES_MAX = 1_000;
+/** Frames per second that one worker may send: the kernel reads one in one to two microseconds, so that a burst holds it for a tenth of a second or two; an honest plugin under full load sends some ten thousand. */
+export const FRAMES_PER_SECOND_MAX = 100_000;
+/** Events that one plugin may publish per second; each is copied for every subscriber. */
+export const EVENTS_PER_SECOND_MAX = 10_000;
+/** Permissions that one manifest may ask for. */
+export const PERMISSIONS_MAX = 32;
 
 /** Longest plugin name: it is part of every path, log line and status row, and people read those. */
 export const PLUGIN_NAME_MAX_CHARACTERS = 64;

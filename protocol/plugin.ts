@@ -3,7 +3,8 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyInstance, FastifyBaseLogger, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify';
 import type { Logger } from 'pino';
 import type { Pool } from 'pg';
-import { MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, type PluginLimits } from './limits.js';
+import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, type PluginLimits } from './limits.js';
+import { permissionProblems, type Permission } from './permissions.js';
 import type { Events, Services } from './services.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
@@ -19,6 +20,8 @@ declare module 'fastify' {
 /** What a plugin gets; it lives as long as one generation. */
 export interface PluginContext {
   readonly name: string;
+  /** Absolute path of the plugin's files, to be read; paths relative to `import.meta.url` lead there too. */
+  readonly folder: string;
   /** The operator's settings for this plugin: `PLUGIN_<NAME>_GREETING=hi` is `config.GREETING`. */
   readonly config: Readonly<Record<string, string>>;
   readonly log: Logger;
@@ -39,6 +42,8 @@ export interface PluginDefinition {
   /** Extra path prefixes besides `/plugins/<name>`, such as `/items`. */
   readonly mounts?: readonly string[];
   readonly limits?: Partial<PluginLimits>;
+  /** What it needs beyond its walls; the operator grants it with `PLUGIN_<NAME>_PERMISSIONS`. */
+  readonly permissions?: readonly Permission[];
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -61,6 +66,7 @@ export interface PluginManifest {
   readonly description: string;
   readonly mounts: readonly string[];
   readonly limits: PluginLimits;
+  readonly permissions: readonly string[];
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -92,11 +98,13 @@ export function pluginNameProblem(name: string): string | null {
 
 const LIMIT_RANGES: { readonly [K in keyof PluginLimits]: readonly [min: number, max: number] } = {
   heapMb: [16, 4_096],
+  memoryMb: [17, 65_536],
   concurrency: [1, 10_000],
   queue: [0, 10_000],
   timeoutMs: [1, 3_600_000],
   bodyLimitBytes: [0, 1_073_741_824],
   hangTimeoutMs: [200, 600_000],
+  replayWaitMs: [0, 60_000],
   connections: [1, 100],
 };
 
@@ -107,7 +115,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {} } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, permissions = [] } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -116,7 +124,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   for (const hook of ['init', 'routes', 'start', 'stop']) {
     if (definition[hook] !== undefined && typeof definition[hook] !== 'function') problems.push(`\`${hook}\` must be a function`);
   }
-  problems.push(...mountProblems(mounts), ...limitProblems(limits));
+  problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions));
   if (problems.length > 0) return { problems };
 
   return {
@@ -125,7 +133,8 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       version: version as string,
       description: description as string,
       mounts: [`/plugins/${folder}`, ...(mounts as string[])],
-      limits: { ...PLUGIN_LIMITS, ...(limits as Partial<PluginLimits>) },
+      limits: withDefaults(limits as Partial<PluginLimits>),
+      permissions: permissions as string[],
     },
   };
 }
@@ -142,11 +151,17 @@ function mountProblems(mounts: unknown): string[] {
   });
 }
 
+function withDefaults(limits: Partial<PluginLimits>): PluginLimits {
+  return { ...PLUGIN_LIMITS, ...limits, memoryMb: limits.memoryMb ?? (limits.heapMb ?? PLUGIN_LIMITS.heapMb) + MEMORY_BESIDE_HEAP_MB };
+}
+
 function limitProblems(limits: unknown): string[] {
   if (typeof limits !== 'object' || limits === null) return ['`limits` must be an object'];
-  return Object.entries(limits).flatMap(([key, value]: [string, unknown]) => {
+  const { heapMb, memoryMb } = withDefaults(limits as Partial<PluginLimits>);
+  const tight = memoryMb <= heapMb ? ['`limits.memoryMb` must be more than `limits.heapMb`, which is part of it'] : [];
+  return tight.concat(Object.entries(limits).flatMap(([key, value]: [string, unknown]) => {
     if (!Object.hasOwn(LIMIT_RANGES, key)) return [`\`limits.${key}\` is not a limit; there are ${Object.keys(LIMIT_RANGES).join(', ')}`];
     const [min, max] = LIMIT_RANGES[key as keyof PluginLimits];
     return Number.isInteger(value) && (value as number) >= min && (value as number) <= max ? [] : [`\`limits.${key}\` must be a whole number from ${min} to ${max}`];
-  });
+  }));
 }

@@ -40,7 +40,10 @@ export interface Services {
 }
 
 export interface Events {
-  /** Sends a payload (a structured clone, at most EVENT_PAYLOAD_MAX_BYTES) to all present subscribers, at most once each. */
+  /**
+   * Sends a payload (a structured clone, at most EVENT_PAYLOAD_MAX_BYTES) to all present subscribers, at most once each.
+   * Throws `EVENT_TOO_LARGE`, and `EVENTS_TOO_MANY` above EVENTS_PER_SECOND_MAX.
+   */
   publish<T extends string>(topic: T, payload: PayloadOf<T>): void;
   /** Calls the handler for each event of this exact topic; what it throws is logged. Returns the way to end it. */
   subscribe<T extends string>(topic: T, handler: (payload: PayloadOf<T>, publisher: string) => void | Promise<void>): () => void;

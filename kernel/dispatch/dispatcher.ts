@@ -1,17 +1,11 @@
-// The requests of one generation: who is admitted, who waits, who is in flight, and what becomes of them at their deadline or at its death. Must not know mounts or states.
+// The requests of one generation: who waits for a place, who is in flight, and who missed the deadline. Must not know mounts or states.
 import { BulkheadError } from '../../protocol/errors.js';
 import type { ChunkFrame, CreditFrame, CancelFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
 import { InFlightTable } from '../../protocol/in-flight.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
 import type { Exchange, SendFrame } from './exchange.js';
-
-interface InFlight {
-  readonly id: number;
-  readonly exchange: Exchange;
-  /** In milliseconds of `performance.now()`. */
-  readonly deadline: number;
-}
+import type { Orphan } from './replay.js';
 
 /** Requests of a plugin since it was loaded, over all its generations. */
 export interface RequestCounts {
@@ -19,23 +13,26 @@ export interface RequestCounts {
   answered: number;
   shed: number;
   timedOut: number;
-  /** Settled by the kernel because their generation died. */
+  /** Sent to a further generation after the death of one. */
+  replayed: number;
+  /** Answered by the kernel because their generation died. */
   lost: number;
   /** Frames for exchanges that are over: late answers. */
   dropped: number;
 }
 
-export const noRequests = (): RequestCounts => ({ admitted: 0, answered: 0, shed: 0, timedOut: 0, lost: 0, dropped: 0 });
+export const noRequests = (): RequestCounts => ({ admitted: 0, answered: 0, shed: 0, timedOut: 0, replayed: 0, lost: 0, dropped: 0 });
 
 export class Dispatcher {
   readonly #plugin: string;
   readonly #limits: PluginLimits;
   readonly #send: SendFrame;
   readonly #counts: RequestCounts;
-  readonly #inFlight = new InFlightTable<InFlight>();
-  /** Deadlines by exchange, in order of admission; a client who leaves is taken out at once. */
-  readonly #queue = new Map<Exchange, number>();
+  readonly #inFlight = new InFlightTable<Exchange>();
+  /** In order of arrival; a client who leaves is taken out at once. */
+  readonly #queue = new Set<Exchange>();
   #lastId = 0;
+  #open = true;
   #sweep: NodeJS.Timeout | null = null;
   #onIdle: (() => void) | null = null;
 
@@ -54,24 +51,26 @@ export class Dispatcher {
     return this.#queue.size;
   }
 
-  /** Takes the exchange, or fails it with PLUGIN_OVERLOADED. */
+  /** Whether every place, also in the queue, is taken. */
+  get full(): boolean {
+    return this.#inFlight.size >= this.#limits.concurrency && this.#queue.size >= this.#limits.queue;
+  }
+
+  /** False once the generation has died. */
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /** Begins the exchange when there is a place, else lets it wait for one. */
   dispatch(exchange: Exchange): void {
-    if (this.#inFlight.size >= this.#limits.concurrency && this.#queue.size >= this.#limits.queue) {
-      this.#counts.shed += 1;
-      const { concurrency, queue } = this.#limits;
-      exchange.fail(new BulkheadError('PLUGIN_OVERLOADED', { name: this.#plugin, concurrency, queue }, { retryAfterSeconds: 1 }));
-      return;
-    }
-    this.#counts.admitted += 1;
     exchange.onOver = this.#release;
-    const deadline = performance.now() + this.#limits.timeoutMs;
-    if (this.#inFlight.size < this.#limits.concurrency) this.#begin(exchange, deadline);
-    else this.#queue.set(exchange, deadline);
+    if (this.#inFlight.size < this.#limits.concurrency) this.#begin(exchange);
+    else this.#queue.add(exchange);
     this.#sweep ??= setInterval(() => this.#sweepDeadlines(), DEADLINE_SWEEP_INTERVAL_MS);
   }
 
   handle(frame: ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
-    const exchange = this.#inFlight.get(frame.id)?.exchange;
+    const exchange = this.#inFlight.get(frame.id);
     if (exchange === undefined) {
       this.#counts.dropped += 1;
       return;
@@ -89,8 +88,8 @@ export class Dispatcher {
 
   /** The request that the host had begun last, when it has not been answered. */
   requestBegun(lastBegun: number): string | null {
-    const entry = this.#inFlight.get(lastBegun);
-    return entry === undefined || entry.exchange.answering ? null : `${entry.exchange.method} ${entry.exchange.originalUrl}`;
+    const exchange = this.#inFlight.get(lastBegun);
+    return exchange === undefined || exchange.answering ? null : `${exchange.method} ${exchange.originalUrl}`;
   }
 
   /** Resolves when nothing is in flight, and so nothing queued. */
@@ -98,55 +97,57 @@ export class Dispatcher {
     return this.#inFlight.size === 0 ? Promise.resolve() : new Promise((resolve) => (this.#onIdle = resolve));
   }
 
-  /** The generation has died: everything it had is answered now. `lastBegun` is the last request that its host began. */
-  settle(death: Death, lastBegun: number, silentMs: number): void {
+  /** The generation has died: hands over all that it has not answered, oldest first. `lastBegun` is the last request that its host began. */
+  abandon(death: Death, lastBegun: number, silentMs: number): Orphan[] {
     const error = (begun: boolean): BulkheadError => {
       if (!begun || death.kind === 'stopped') return new BulkheadError('PLUGIN_NOT_RUNNING', { name: this.#plugin, status: death.kind === 'stopped' ? 'stopped' : 'restarting' }, { retryAfterSeconds: 1 });
       if (death.kind === 'unresponsive') return new BulkheadError('PLUGIN_UNRESPONSIVE', { name: this.#plugin, silentMs });
       return new BulkheadError('PLUGIN_CRASHED', { name: this.#plugin, reason: death.cause });
     };
-    // The queue first: an end of an exchange in flight would begin the next one.
-    const lost = [...this.#queue.keys(), ...[...this.#inFlight.values()].map((entry) => entry.exchange)];
+    const orphans = [...this.#inFlight.values(), ...this.#queue].map((exchange): Orphan => {
+      const begun = exchange.id !== 0 && exchange.id <= lastBegun;
+      return { exchange, begun, suspect: begun && exchange.id === lastBegun && !exchange.answering, cause: death.cause, error: error(begun) };
+    });
+    this.#open = false;
     this.#queue.clear();
-    this.#counts.lost += lost.length;
-    for (const exchange of lost) exchange.fail(error(exchange.id !== 0 && exchange.id <= lastBegun));
+    this.#inFlight.clear();
+    for (const { exchange } of orphans) {
+      exchange.onOver = null;
+      exchange.suspend();
+    }
+    this.#rest();
+    return orphans;
   }
 
   /** The exchange is over; its place goes to the next in the queue. */
   readonly #release = (exchange: Exchange): void => {
     if (!this.#queue.delete(exchange)) {
       this.#inFlight.delete(exchange.id);
-      const next = this.#queue.entries().next();
-      if (next.done !== true) {
-        this.#queue.delete(next.value[0]);
-        this.#begin(next.value[0], next.value[1]);
+      const [next] = this.#queue;
+      if (next !== undefined) {
+        this.#queue.delete(next);
+        this.#begin(next);
       }
     }
-    if (this.#inFlight.size > 0) return;
+    if (this.#inFlight.size === 0) this.#rest();
+  };
+
+  #rest(): void {
     if (this.#sweep !== null) clearInterval(this.#sweep);
     this.#sweep = null;
     this.#onIdle?.();
-  };
+  }
 
-  #begin(exchange: Exchange, deadline: number): void {
+  #begin(exchange: Exchange): void {
     const id = ++this.#lastId;
-    this.#inFlight.add(id, { id, exchange, deadline });
+    this.#inFlight.add(id, exchange);
     exchange.begin(id, this.#send);
   }
 
   #sweepDeadlines(): void {
     const now = performance.now();
-    const late: Exchange[] = [];
-    // Both tables are in the order of their deadlines, because all of one plugin's requests have the same time.
     // The queue first: the end of one in flight would begin the next, however late that is.
-    for (const [exchange, deadline] of this.#queue) {
-      if (deadline > now) break;
-      late.push(exchange);
-    }
-    for (const entry of this.#inFlight.values()) {
-      if (entry.deadline > now) break;
-      if (!entry.exchange.answering) late.push(entry.exchange);
-    }
+    const late = [...this.#queue, ...this.#inFlight.values()].filter(({ deadline, answering }) => deadline <= now && !answering);
     this.#counts.timedOut += late.length;
     for (const exchange of late) exchange.fail(new BulkheadError('PLUGIN_TIMEOUT', { name: this.#plugin, timeoutMs: this.#limits.timeoutMs }));
   }

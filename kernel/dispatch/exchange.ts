@@ -33,6 +33,16 @@ export class Exchange {
   #over = false;
   #id = 0;
   #send: SendFrame | null = null;
+  #pumping = false;
+  /** Whether anything of a streamed body has left: it cannot be sent again. */
+  #bodyLeft = false;
+
+  /** In milliseconds of `performance.now()`; 0 until it is admitted. */
+  deadline = 0;
+  /** Generations that have died with this request begun. */
+  interruptions = 0;
+  /** Those of them in which it was the last one begun. */
+  kills = 0;
 
   /** Called once, when the answer is complete, refused, or nobody is left to read it. */
   onOver: ((exchange: Exchange) => void) | null = null;
@@ -49,6 +59,11 @@ export class Exchange {
 
   get over(): boolean {
     return this.#over;
+  }
+
+  /** Whether it can be sent to another generation as if nothing had been. */
+  get repeatable(): boolean {
+    return !this.#over && !this.answering && !this.#bodyLeft;
   }
 
   /** The number under which a host has it, or 0 while it waits. */
@@ -112,8 +127,18 @@ export class Exchange {
       remotePort: socket.remotePort ?? 0,
       encrypted: (socket as TLSSocket).encrypted ?? false,
     };
-    send(frame, this.#body === null ? undefined : [this.#body.buffer as ArrayBuffer]);
-    if (this.#streams) this.#pump();
+    // The body is cloned and not moved: it may be needed again.
+    send(frame);
+    if (!this.#streams) return;
+    if (this.#pumping) this.#req.resume();
+    else this.#pump();
+  }
+
+  /** The host that had it is gone. */
+  suspend(): void {
+    this.#id = 0;
+    this.#send = null;
+    if (this.#pumping) this.#req.pause();
   }
 
   /** The host answers. */
@@ -192,11 +217,13 @@ export class Exchange {
   }
 
   #pump(): void {
+    this.#pumping = true;
     let received = 0;
     this.#req.on('data', (chunk: Buffer) => {
       if (this.#over) return;
       received += chunk.byteLength;
       if (received > this.target.bodyLimitBytes) return this.#refuseBody();
+      this.#bodyLeft = true;
       const data = ownedBytes(chunk);
       this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
       if (this.#upload.take(data.byteLength)) return;
@@ -204,6 +231,7 @@ export class Exchange {
       this.#upload.whenOpen(() => this.#req.resume());
     });
     this.#req.once('end', () => {
+      this.#bodyLeft = true;
       if (!this.#over) this.#send?.({ kind: 'end', id: this.#id, trailers: [] });
     });
     this.#req.once('error', () => {}); // the client went away; 'close' of the response says so

@@ -1,8 +1,8 @@
 // The plugin's own Fastify, set up so that its answers to errors look like everybody's. Must not know the transport.
 import { STATUS_CODES } from 'node:http';
-import fastify, { LogController, type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify';
+import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { BulkheadError, type ErrorBody } from '../../protocol/errors.js';
+import { BulkheadError, toPlainError, type ErrorBody } from '../../protocol/errors.js';
 import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import type { HostRequest } from './http-request.js';
 
@@ -30,15 +30,18 @@ export function createApp(manifest: PluginManifest, log: Logger, debug: boolean)
       if (method !== 'HEAD' && (route.schema as { hide?: boolean } | undefined)?.hide !== true) routes.push({ method, url: route.url, schema: asData(route.schema) });
     }
   });
-  app.setErrorHandler<FastifyError>((error, request, reply) => {
-    const status = error.statusCode;
-    if (status !== undefined && status >= 400 && status <= 599) {
-      if (status >= 500) request.log.error({ err: error }, 'the request failed');
-      return sendError(request, reply, Object.assign(error, { statusCode: status }));
+  app.setErrorHandler<unknown>((thrown, request, reply) => {
+    // A plugin may throw anything, also nothing, or what throws again when it is looked at.
+    const error = toPlainError(thrown);
+    const { statusCode: status = 0, code, message } = error;
+    const err = thrown instanceof Error ? thrown : error;
+    if (status >= 400 && status <= 599) {
+      if (status >= 500) request.log.error({ err }, 'the request failed');
+      return sendError(request, reply, thrown instanceof BulkheadError ? thrown : { statusCode: status, code, message });
     }
     // Nobody chose this text for the client's eyes: it may hold SQL, paths or secrets. A developer wants to see it all the same.
-    const reason = debug ? error.message : 'the log has the cause under this requestId';
-    request.log.error({ err: error }, `failed while handling ${request.method} ${request.originalUrl}`);
+    const reason = debug ? message : 'the log has the cause under this requestId';
+    request.log.error({ err }, `failed while handling ${request.method} ${request.originalUrl}`);
     return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl, reason }));
   });
   return { app: app as unknown as PluginApp, routes };

@@ -1,11 +1,11 @@
 // Runs one plugin inside its worker: the control plane's calls, in order, and the context that the plugin gets. Must not know the kernel's side.
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Logger } from 'pino';
+import { pino, type Logger } from 'pino';
 import { Channel } from '../../protocol/channel.js';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
-import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
+import { HEARTBEAT_INTERVAL_MS, PLUGIN_LIMITS } from '../../protocol/limits.js';
 import { readManifest, type PluginApp, type PluginContext, type PluginDefinition, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { answerUnknownRoutes, createApp } from './app.js';
@@ -14,6 +14,7 @@ import { HostEvents } from './events.js';
 import { captureConsole, createHostLogger } from './log.js';
 import { HostServices } from './services.js';
 import { Transport } from './transport.js';
+import { raiseWalls } from './walls.js';
 
 /** What exists once the kernel has said which plugin this worker runs. */
 interface Tenancy {
@@ -27,6 +28,13 @@ interface Tenancy {
   readonly database: LentPool;
   readonly stopping: AbortController;
 }
+
+/** For a plugin that is not there yet. */
+const STAND_IN: PluginManifest = Object.freeze({ name: 'standby', version: '0.0.0', description: '', mounts: [], limits: PLUGIN_LIMITS, permissions: [] });
+
+const STAND_IN_SCHEMA = { type: 'object', required: ['id'], properties: { id: { type: 'integer', minimum: 1 }, name: { type: 'string' } } } as const;
+/** The first loads the code, the next ones let V8 see it again; more made no difference. */
+const WARM_UP_ROUNDS = 3;
 
 export class Host implements HostApi {
   /** Resolves when the plugin has stopped: the end of the worker's one task. */
@@ -47,10 +55,29 @@ export class Host implements HostApi {
     this.#beat();
   }
 
+  async ready(): Promise<void> {
+    // Runs through what every plugin needs first, so that its code is loaded and compiled by then.
+    for (let round = 0; round < WARM_UP_ROUNDS; round += 1) {
+      const { app } = createApp(STAND_IN, pino({ level: 'silent' }), false);
+      await app.register(async (scope) => {
+        scope.post('/:id', { schema: { params: STAND_IN_SCHEMA, body: STAND_IN_SCHEMA, response: { 200: STAND_IN_SCHEMA } } }, async ({ params }) => params);
+        answerUnknownRoutes(scope);
+      });
+      await app.ready();
+      await app.close();
+    }
+  }
+
   async describe(order: HostOrder): Promise<PluginManifest> {
     Object.assign(process.env, order.environment);
     const log = createHostLogger({ plugin: order.name, generation: order.generation }, order.logLevel, (lines) => this.#send({ kind: 'log', lines }));
     captureConsole(log);
+    raiseWalls(log);
+    // The kernel hears of the end all the same, but without a stack, and of what is no Error not even what it was.
+    process.on('uncaughtExceptionMonitor', (thrown: unknown) => {
+      log.fatal({ err: thrown instanceof Error ? thrown : toPlainError(thrown) }, 'nobody caught this, and it ends the worker');
+      this.#channel.flush();
+    });
     const module = (await import(order.bundle)) as { default?: unknown };
     const reading = readManifest(module.default, order.name);
     if ('problems' in reading) throw new BulkheadError('PLUGIN_LOAD_FAILED', { name: order.name, reason: reading.problems.join('; ') });
@@ -60,7 +87,7 @@ export class Host implements HostApi {
     const services = new HostServices(order.name, this.#send);
     const events = new HostEvents(this.#send, log);
     const database = createLentPool({ send: this.#send, connections: manifest.limits.connections, log });
-    const context: PluginContext = Object.freeze({ name: order.name, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
+    const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
     this.#tenancy = { definition: module.default as PluginDefinition, manifest, context, log, debug: order.debug, services, events, database, stopping };
     return manifest;
   }
@@ -101,7 +128,7 @@ export class Host implements HostApi {
     }
   }
 
-  readonly #send = (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]): void => this.#channel.send(frame, transfer);
+  readonly #send = (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]): void => void this.#channel.send(frame, transfer);
 
   #tenant(): Tenancy {
     if (this.#tenancy === null) throw new Error('the kernel has not yet said which plugin this worker runs');
@@ -149,6 +176,6 @@ export function hostApi(host: Host): HostApi {
     }
   };
   return Object.freeze({
-    describe: plain(host.describe), init: plain(host.init, turn), mount: plain(host.mount, turn), start: plain(host.start, turn), stop: plain(host.stop),
+    ready: plain(host.ready), describe: plain(host.describe), init: plain(host.init, turn), mount: plain(host.mount, turn), start: plain(host.start, turn), stop: plain(host.stop),
   });
 }

@@ -2,17 +2,18 @@
 import type {} from '@fastify/swagger';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { BulkheadError } from '../../protocol/errors.js';
-import { PLUGIN_LIMITS } from '../../protocol/limits.js';
 import { answerError } from '../dispatch/answers.js';
 import { Exchange } from '../dispatch/exchange.js';
 import type { Supervisor } from '../plugins/supervisor.js';
+import { Arrivals } from './arrivals.js';
 
 /** Registers the kernel's one catch-all route; routes of the kernel's own are more specific and win. */
 export function registerGateway(app: FastifyInstance, supervisor: Supervisor): void {
+  const arrivals = new Arrivals(supervisor);
   const handle = (request: FastifyRequest, reply: FastifyReply): void => {
     // From here on Fastify has nothing to do with the request: its body goes to the plugin unread.
     reply.hijack();
-    void forward(supervisor, request, reply);
+    void forward(supervisor, arrivals, request, reply);
   };
   app.route({
     method: app.supportedMethods,
@@ -25,11 +26,11 @@ export function registerGateway(app: FastifyInstance, supervisor: Supervisor): v
   });
 }
 
-async function forward(supervisor: Supervisor, { raw, id }: FastifyRequest, reply: FastifyReply): Promise<void> {
+async function forward(supervisor: Supervisor, arrivals: Arrivals, { raw, id }: FastifyRequest, reply: FastifyReply): Promise<void> {
   const url = raw.url ?? '/';
   const query = url.indexOf('?');
   const path = query === -1 ? url : url.slice(0, query);
-  const mounted = supervisor.mounts.resolve(path);
+  const mounted = supervisor.mounts.resolve(path) ?? (await arrivals.of(path));
   if (mounted === undefined) return answerError(reply.raw, absence(supervisor, raw.method ?? 'GET', path), id);
 
   const { owner, prefix } = mounted;
@@ -38,10 +39,10 @@ async function forward(supervisor: Supervisor, { raw, id }: FastifyRequest, repl
     plugin: owner.record.name,
     mount: prefix,
     url: below.startsWith('/') ? below : `/${below}`,
-    bodyLimitBytes: owner.record.manifest?.limits.bodyLimitBytes ?? PLUGIN_LIMITS.bodyLimitBytes,
+    bodyLimitBytes: owner.record.limits.bodyLimitBytes,
   });
   await exchange.prepare();
-  if (!exchange.over) owner.admit(exchange);
+  if (!exchange.over) owner.gate.admit(exchange);
 }
 
 function absence(supervisor: Supervisor, method: string, path: string): BulkheadError {

@@ -1,18 +1,15 @@
-// The kernel's Fastify: its own few routes, the documentation, and the gateway for all the rest. Must not know plugins' code.
+// The kernel's Fastify: its own few routes, the way to the documentation, and the gateway for all the rest. Must not know plugins' code.
 import { randomBytes } from 'node:crypto';
 import { Type } from '@sinclair/typebox';
-import swagger from '@fastify/swagger';
-import swaggerUi from '@fastify/swagger-ui';
-import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
+import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
 import { REQUEST_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { Database } from '../database/pool.js';
-import { errorBody } from '../dispatch/answers.js';
+import { answerError, errorBody } from '../dispatch/answers.js';
 import type { Supervisor } from '../plugins/supervisor.js';
 import { registerGateway } from './gateway.js';
 import { registerHealth } from './health.js';
-import { LiveDocument, type Document } from './openapi.js';
 import { registerOperator } from './operator.js';
 
 export interface ServerOptions {
@@ -25,14 +22,26 @@ export interface ServerOptions {
   readonly booted: () => boolean;
 }
 
-/** Everything from this server, nothing from elsewhere; Swagger UI writes styles into its page. */
-const DOCS_CSP = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'self'; frame-ancestors 'self'";
-
+/** Resolves when it can answer. It does not listen: connections come to it from elsewhere. */
 export async function createServer(options: ServerOptions): Promise<FastifyInstance> {
-  const { supervisor } = options;
   const nextRequestId = requestIds();
+  const app = bareServer(options.log, nextRequestId);
+  await registerOwnRoutes(app, options);
+  registerDocs(app, async () => {
+    const docs = bareServer(options.log, nextRequestId);
+    const { addDocs } = await import('./docs.js');
+    await addDocs(docs, options, (own) => registerOwnRoutes(own, options));
+    return docs;
+  });
+  registerGateway(app, options.supervisor);
+  await app.ready();
+  return app;
+}
+
+/** A Fastify without routes that answers errors as the catalogue says. */
+function bareServer(log: Logger, nextRequestId: () => string): FastifyInstance {
   const app = fastify({
-    loggerInstance: options.log,
+    loggerInstance: log,
     genReqId: nextRequestId,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -56,27 +65,35 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
   });
 
   app.setNotFoundHandler((request, reply) => reply.code(404).send(errorBody(new BulkheadError('ROUTE_UNKNOWN', { method: request.method, url: request.url }), request.id)));
+  return app;
+}
 
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: { title: options.appName, version: options.version, description: 'The kernel and its plugins. Plugins come and go with their worker threads; so do their routes here.' },
-      tags: [{ name: 'kernel', description: 'Health and the operator\'s verbs' }],
-      ...(options.operatorToken !== null && { components: { securitySchemes: { operator: { type: 'http', scheme: 'bearer' } } } }),
-    },
-  });
-  const live = new LiveDocument(supervisor);
-  const document = (): Document => live.get(app.swagger() as Document);
-  await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: DOCS_CSP, transformSpecification: document, transformSpecificationClone: false });
-  app.get('/openapi.json', { schema: { hide: true } }, async () => document());
-
+async function registerOwnRoutes(app: FastifyInstance, options: ServerOptions): Promise<void> {
   const Welcome = Type.Object({ name: Type.String(), version: Type.String(), docs: Type.String(), health: Type.String(), plugins: Type.String() });
   app.get('/', { schema: { tags: ['kernel'], summary: 'Where to go', response: { 200: Welcome } } }, async () =>
     ({ name: options.appName, version: options.version, docs: '/docs', health: '/health', plugins: '/plugins' }));
   registerHealth(app, options);
-  await app.register((scope) => registerOperator(scope, { supervisor, token: options.operatorToken }));
-  registerGateway(app, supervisor);
-  return app;
+  await app.register((scope) => registerOperator(scope, { supervisor: options.supervisor, token: options.operatorToken }));
+}
+
+/** The documentation is made when somebody first asks for it: it would take a third of the kernel's time to boot, and most kernels are never asked. */
+function registerDocs(app: FastifyInstance, make: () => Promise<FastifyInstance>): void {
+  let docs: Promise<FastifyInstance> | null = null;
+  const onRequest = (request: FastifyRequest, reply: FastifyReply): void => {
+    reply.hijack();
+    docs ??= make();
+    docs.then((made) => made.routing(request.raw, reply.raw), (error: unknown) => {
+      docs = null;
+      request.log.error({ err: error }, 'the documentation cannot be made');
+      answerError(reply.raw, new BulkheadError('KERNEL_ERROR', {}), request.id);
+    });
+  };
+  for (const url of ['/docs', '/docs/*', '/openapi.json']) {
+    app.get(url, { onRequest }, () => {
+      throw new Error('a hijacked request reached its handler');
+    });
+  }
+  app.addHook('onClose', async () => (await docs?.catch(() => null))?.close());
 }
 
 /** Unique over restarts of the kernel, and cheap: this runs once per request. */

@@ -1,14 +1,13 @@
 // Turns a plugin's folder into one JavaScript file that a plain worker can import. Must not know what a plugin is or does.
 import { mkdir, readdir, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { pathToFileURL } from 'node:url';
 import type { BuildFailure, OutputFile, Plugin } from 'esbuild';
 import { BUNDLER_IDLE_MS } from '../../protocol/limits.js';
+import { OWN_PACKAGES } from './walls.js';
 
 /** Of the built kernel: `dist/protocol/index.js`. */
 const PROTOCOL = new URL('../../protocol/index.js', import.meta.url).href;
-/** The packages that Bulkhead itself was installed with; a plugin outside of its folder may use them too. */
-const OWN_PACKAGES = resolve(dirname(fileURLToPath(import.meta.url)), '../../../node_modules');
 
 /** CommonJS packages inside an ES module need `require`. */
 const BANNER = `import { createRequire as bulkheadCreateRequire } from 'node:module'; const require = bulkheadCreateRequire(import.meta.url);`;
@@ -39,8 +38,9 @@ export class Bundler {
     const { build } = await this.#borrowEsbuild();
     try {
       const result = await build({
-        entryPoints: [entry], bundle: true, write: false, platform: 'node', format: 'esm', target: 'node20', sourcemap: 'inline',
-        banner: { js: BANNER }, nodePaths: [OWN_PACKAGES], plugins: [externals], logLevel: 'silent', absWorkingDir: dirname(entry),
+        entryPoints: [entry], bundle: true, write: false, platform: 'node', format: 'esm', target: 'node20', sourcemap: 'inline', sourcesContent: false,
+        banner: { js: BANNER }, nodePaths: [OWN_PACKAGES], // a plugin outside of Bulkhead's folder may use its packages too
+        plugins: [externals], logLevel: 'silent', absWorkingDir: dirname(entry),
       });
       return await this.#store(name, result.outputFiles[0]!);
     } catch (error) {

@@ -1,19 +1,20 @@
 // Everything that one generation holds in the kernel, opened together and flooded together: worker, requests, connections, services, events. Must not know restarts or verbs.
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostOrder } from '../../protocol/host-api.js';
 import type { Death } from '../../protocol/lifecycle.js';
-import { DRAIN_TIMEOUT_MS } from '../../protocol/limits.js';
+import { BOOT_HANG_TIMEOUT_MS, BOOT_UNRESPONSIVE_AFTER_MS, DRAIN_TIMEOUT_MS, FRAMES_PER_SECOND_MAX, PLUGIN_LIMITS, UNRESPONSIVE_AFTER_MS } from '../../protocol/limits.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
+import type { Orphan } from '../dispatch/replay.js';
 import type { EventBus } from '../services/event-bus.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
-import { Generation } from './generation.js';
+import type { Generation } from './generation.js';
 import type { Watchdog, Watched } from './watchdog.js';
+import { within } from './within.js';
 
 /** What all compartments share. */
 export interface Ship {
@@ -23,14 +24,24 @@ export interface Ship {
   readonly services: ServiceRegistry;
   readonly events: EventBus;
   readonly watchdog: Watchdog;
+  /** Told whose code a thread runs. Node gives no number twice. */
+  readonly onThread: (threadId: number, occupant: Occupant) => void;
+}
+
+export interface Occupant {
+  readonly plugin: string;
+  readonly generation: number;
+  /** No other live worker has this old generation, in MiB. */
+  readonly heapLimitMb: number;
 }
 
 export interface CompartmentOptions {
+  /** A worker without a plugin yet. */
+  readonly generation: Generation;
   readonly order: HostOrder;
-  readonly heapMb: number;
   readonly counts: RequestCounts;
-  /** Called once, when all that the generation held has been settled and taken back; its thread may still be ending. */
-  readonly onDeath: (death: Death) => void;
+  /** Called once, when all that the generation held has been taken back; `orphans` are its unanswered requests. Its thread may still be ending. */
+  readonly onDeath: (death: Death, orphans: readonly Orphan[]) => void;
 }
 
 export class Compartment {
@@ -41,21 +52,23 @@ export class Compartment {
   readonly #log: Logger;
   #dispatcher: Dispatcher | null = null;
   #lending: Lending | null = null;
-  #watched: Watched | null = null;
+  readonly #watched: Watched;
+  #hangTimeoutMs = BOOT_HANG_TIMEOUT_MS;
   #silentMs = 0;
+  #frames = 0;
+  #framesSince = 0;
 
   constructor(ship: Ship, options: CompartmentOptions) {
     this.#ship = ship;
     this.#options = options;
     const { name, generation } = options.order;
     this.#log = ship.log.child({ plugin: name, generation });
-    this.generation = new Generation({
-      number: generation,
-      heapMb: options.heapMb,
-      onFrame: (frame) => this.#receive(frame),
-      onDeath: (death) => this.#flood(death),
-    });
+    this.generation = options.generation;
+    this.generation.enlist({ number: generation, onFrame: (frame) => this.#receive(frame), onDeath: (death) => this.#flood(death) });
     this.#party = { plugin: name, send: this.#send };
+    this.#watched = this.#watchedBy();
+    const { threadId, heapLimitMb } = this.generation;
+    if (threadId !== null) ship.onThread(threadId, { plugin: name, generation, heapLimitMb });
   }
 
   /** Set by the first look at the manifest. */
@@ -64,7 +77,7 @@ export class Compartment {
   }
 
   get unresponsive(): boolean {
-    return this.#watched !== null && this.#ship.watchdog.silent(this.#watched);
+    return this.#ship.watchdog.silent(this.#watched);
   }
 
   /** Connections lent to the generation. */
@@ -78,11 +91,14 @@ export class Compartment {
 
   /** Imports the plugin; the walls that its manifest asks for stand when this resolves. */
   async describe(): Promise<PluginManifest> {
+    if (this.generation.alive) this.#ship.watchdog.watch(this.#watched);
     const manifest = await this.generation.describe(this.#options.order);
     const { limits } = manifest;
     this.#dispatcher = new Dispatcher(manifest.name, limits, this.#send, this.#options.counts);
     this.#lending = new Lending({ database: this.#ship.database, plugin: manifest.name, quota: limits.connections, send: this.#send, log: this.#log });
-    this.#watched = this.#watchedWith(limits.hangTimeoutMs);
+    this.#hangTimeoutMs = limits.hangTimeoutMs;
+    this.#watched.hangTimeoutMs = Math.max(BOOT_HANG_TIMEOUT_MS, limits.hangTimeoutMs);
+    this.#watched.memoryMaxBytes = limits.memoryMb * 2 ** 20;
     return manifest;
   }
 
@@ -92,8 +108,10 @@ export class Compartment {
 
   async mount(): Promise<readonly RouteDescription[]> {
     const routes = await this.generation.mount();
-    // Not before: an import and the compilation of schemas hold the loop, on a busy machine for long, and have a deadline of their own.
-    if (this.#watched !== null && this.generation.alive) this.#ship.watchdog.watch(this.#watched);
+    // Not before: an import and the compilation of schemas hold the loop by right. What they held it for is not counted.
+    this.#watched.hangTimeoutMs = this.#hangTimeoutMs;
+    this.#watched.unresponsiveAfterMs = UNRESPONSIVE_AFTER_MS;
+    if (this.generation.alive) this.#ship.watchdog.watch(this.#watched);
     return routes;
   }
 
@@ -104,26 +122,27 @@ export class Compartment {
   /** Lets open requests finish, then the plugin's `stop`, then ends the thread. What `stop` throws is thrown when all is over. */
   async stop(): Promise<void> {
     const drained = this.#dispatcher?.drained() ?? Promise.resolve();
-    await Promise.race([drained, this.generation.gone, delay(DRAIN_TIMEOUT_MS, undefined, { ref: false })]);
+    await within(Promise.race([drained, this.generation.gone]), DRAIN_TIMEOUT_MS);
     await this.generation.stop();
   }
 
-  /** One path for every death: settle the requests, revoke services and events, take the connections back. */
+  /** One path for every death: give up the requests, revoke services and events, take the connections back. */
   #flood(death: Death): void {
-    if (this.#watched !== null) this.#ship.watchdog.unwatch(this.#watched);
+    this.#ship.watchdog.unwatch(this.#watched);
     const { lastRequest } = this.generation.status;
-    const request = death.request ?? this.#dispatcher?.requestBegun(lastRequest) ?? null;
-    this.#dispatcher?.settle(death, lastRequest, this.#silentMs);
+    const request = death.request ?? this.#begunRequest();
+    const orphans = this.#dispatcher?.abandon(death, lastRequest, this.#silentMs) ?? [];
     this.#ship.services.revoke(this.#party);
     this.#ship.events.drop(this.#party);
     void this.#lending?.revokeAll();
-    this.#options.onDeath({ ...death, request });
+    this.#options.onDeath({ ...death, request }, orphans);
   }
 
-  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): void => this.generation.send(frame, transfer);
+  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => this.generation.send(frame, transfer);
 
   /** What comes from a worker may be anything; a frame that cannot be handled ends its generation and not the kernel. */
   #receive(frame: HostToKernelFrame): void {
+    if (this.#isFlood()) return this.generation.kill('crashed', `it sent more than ${FRAMES_PER_SECOND_MAX} frames in a second`);
     try {
       this.#route(frame);
     } catch (error) {
@@ -153,19 +172,30 @@ export class Compartment {
     this.generation.kill('failed', message);
   }
 
-  #watchedWith(hangTimeoutMs: number): Watched {
+  #isFlood(): boolean {
+    const now = performance.now();
+    if (now - this.#framesSince > 1_000) {
+      this.#framesSince = now;
+      this.#frames = 0;
+    }
+    return (this.#frames += 1) > FRAMES_PER_SECOND_MAX;
+  }
+
+  #watchedBy(): Watched {
+    const mib = (bytes: number): number => Math.round(bytes / 2 ** 20);
     return {
       status: this.generation.status,
-      hangTimeoutMs,
-      onUnresponsive: (silentMs) => {
-        if (this.#dispatcher?.inFlight === 0) return;
-        this.#log.warn({ silentMs, request: this.#begunRequest() }, 'unresponsive: its event loop stands still');
-      },
+      unresponsiveAfterMs: BOOT_UNRESPONSIVE_AFTER_MS,
+      hangTimeoutMs: BOOT_HANG_TIMEOUT_MS,
+      memoryMaxBytes: PLUGIN_LIMITS.memoryMb * 2 ** 20,
+      onUnresponsive: (silentMs) => this.#log.warn({ silentMs, request: this.#begunRequest() }, 'unresponsive: its event loop stands still'),
       onHang: (silentMs) => {
         this.#silentMs = silentMs;
         const request = this.#begunRequest();
         this.generation.kill('unresponsive', `its event loop stood still for ${silentMs} ms${request === null ? '' : ` in ${request}`}`, request);
       },
+      onMemoryWarning: (bytes, maxBytes) => this.#log.warn({ bytes, maxBytes }, `it uses ${mib(bytes)} MiB of memory and is ended at ${mib(maxBytes)}`),
+      onMemoryExceeded: (bytes, maxBytes) => this.generation.kill('out-of-memory', `it used ${mib(bytes)} MiB of memory, and ${mib(maxBytes)} are its limit`, this.#begunRequest()),
     };
   }
 

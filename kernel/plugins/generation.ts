@@ -1,32 +1,37 @@
 // One numbered life of a plugin's worker: a Piscina pool of one thread that runs one long task, whose promise is that life. Must not know restarts, requests or mounts.
 import { MessageChannel, type Worker } from 'node:worker_threads';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { Channel } from '../../protocol/channel.js';
-import type { PlainError } from '../../protocol/errors.js';
+import { toPlainError, type PlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import type { Death, DeathKind } from '../../protocol/lifecycle.js';
-import { BOOT_TIMEOUT_MS, HOOK_TIMEOUT_MS, STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
+import { BOOT_TIMEOUT_MS, HOOK_TIMEOUT_MS, PORT_CLOSED_GRACE_MS, STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { Control } from './control.js';
+import { takeHeapMark } from './heap-mark.js';
+import type { Build } from './standby.js';
+import { execArgv } from './walls.js';
+import { within } from './within.js';
 
 const HOST_ENTRY = fileURLToPath(new URL('../host/entry.js', import.meta.url));
 
-export interface GenerationOptions {
+/** What the worker is to a plugin, once it has one. */
+export interface Command {
   readonly number: number;
-  /** Old-generation heap of the worker, in MiB. */
-  readonly heapMb: number;
   readonly onFrame: (frame: HostToKernelFrame) => void;
   /** Called once, at once when the life ends; the thread itself may still be on its way out. */
   readonly onDeath: (death: Death) => void;
 }
 
 export class Generation {
-  readonly number: number;
-  readonly heapMb: number;
+  readonly build: Build;
+  /** Old generation that the worker really has, in MiB: a little more than its build says, and different for each. */
+  readonly heapLimitMb: number;
+  /** Absolute path of the folder that the worker may read. */
+  readonly berth: string;
   readonly status = new StatusBlock();
   /** Resolves when the thread is gone, or when it has been waited for long enough. */
   readonly gone: Promise<void>;
@@ -36,20 +41,26 @@ export class Generation {
   readonly #channel: Channel<KernelToHostFrame, HostToKernelFrame>;
   readonly #control: Control<HostApi>;
   readonly #killSwitch = new AbortController();
-  readonly #onDeath: (death: Death) => void;
+  #command: Command | null = null;
   #verdict: { readonly kind: DeathKind; readonly cause: string; readonly request: string | null } | null = null;
   /** Why the thread was ended by force although it had been asked to stop. */
   #stopFailure: Error | null = null;
   #death: Death | null = null;
 
-  constructor(options: GenerationOptions) {
-    this.number = options.number;
-    this.heapMb = options.heapMb;
-    this.#onDeath = options.onDeath;
+  /** Boots a worker, which waits for its plugin. */
+  constructor(build: Build, berth: string) {
+    this.build = build;
+    this.berth = berth;
+    const mark = takeHeapMark();
+    this.heapLimitMb = build.heapMb + mark.extraMb;
     const control = new MessageChannel();
     const data = new MessageChannel();
     this.#control = new Control<HostApi>(control.port1);
-    this.#channel = new Channel(data.port1, { onFrame: options.onFrame });
+    this.#channel = new Channel(data.port1, {
+      onFrame: (frame) => this.#command?.onFrame(frame),
+      // Most often because the thread is ending, and then Piscina knows why.
+      onClose: () => setTimeout(() => this.alive && this.kill('crashed', 'it closed its port to the kernel'), PORT_CLOSED_GRACE_MS).unref(),
+    });
     this.#pool = new Piscina<HostBirth, void>({
       filename: HOST_ENTRY,
       minThreads: 0,
@@ -60,9 +71,9 @@ export class Generation {
       trackUnmanagedFds: false,
       // Explicit, so that nothing of the kernel's environment and command line reaches a plugin.
       env: {},
-      execArgv: [],
+      execArgv: execArgv(berth, build.granted),
       argv: [],
-      resourceLimits: { maxOldGenerationSizeMb: options.heapMb, maxYoungGenerationSizeMb: WORKER_YOUNG_GENERATION_MB },
+      resourceLimits: { maxOldGenerationSizeMb: this.heapLimitMb, maxYoungGenerationSizeMb: WORKER_YOUNG_GENERATION_MB },
     });
     const birth: HostBirth = { control: control.port2, data: data.port2, status: this.status.buffer };
     const life = this.#pool.run(birth, { transferList: [control.port2, data.port2], signal: this.#killSwitch.signal });
@@ -70,12 +81,22 @@ export class Generation {
     // handed to a worker waiting for ever when that worker dies during its boot.
     this.#worker = this.#pool.threads[0]!;
     this.#exited = new Promise((resolve) => this.#worker.once('exit', (code) => {
+      mark.release();
       resolve();
       // Piscina, which knows the cause of any later end, gets to tell it first.
       setImmediate(() => this.kill('crashed', `its worker exited with code ${code} while it booted`));
     }));
     this.#pool.on('error', (error: Error) => this.kill('crashed', `${error.name}: ${error.message}`));
-    this.gone = life.then(() => this.#end(null), (error: unknown) => this.#end(error as PlainError));
+    // A plugin may throw anything, also nothing.
+    this.gone = life.then(() => this.#end(null), (thrown: unknown) => this.#end(toPlainError(thrown)));
+  }
+
+  /** Gives the worker to a plugin, once. */
+  enlist(command: Command): void {
+    this.#command = command;
+    const death = this.#death;
+    // It has ended unnoticed, while it was nobody's.
+    if (death !== null) queueMicrotask(() => command.onDeath({ ...death, generation: command.number }));
   }
 
   get alive(): boolean {
@@ -87,8 +108,14 @@ export class Generation {
     return this.#worker.threadId < 0 ? null : this.#worker.threadId;
   }
 
-  send(frame: KernelToHostFrame, transfer?: Parameters<Channel<KernelToHostFrame, HostToKernelFrame>['send']>[1]): void {
-    this.#channel.send(frame, transfer);
+  /** Returns false when the worker has ended, which may be seen here before it is known to be a death. */
+  send(frame: KernelToHostFrame, transfer?: Parameters<Channel<KernelToHostFrame, HostToKernelFrame>['send']>[1]): boolean {
+    return this.#channel.send(frame, transfer);
+  }
+
+  /** Resolves when the host is loaded and warm. */
+  ready(): Promise<void> {
+    return this.#control.call('its boot', BOOT_TIMEOUT_MS, (host) => host.ready());
   }
 
   describe(order: HostOrder): Promise<PluginManifest> {
@@ -124,18 +151,22 @@ export class Generation {
   kill(kind: DeathKind, cause: string, request: string | null = null): void {
     if (this.#verdict === null) this.#verdict = { kind, cause, request };
     else if (this.alive) this.#stopFailure ??= new Error(cause);
+    // What it has sent and nobody has read yet could be a flood.
+    this.#channel.close();
     this.#killSwitch.abort();
   }
 
   async #end(error: PlainError | null): Promise<void> {
     if (this.#verdict?.kind === 'stopped' && error !== null && !this.#killSwitch.signal.aborted) this.#stopFailure = new Error(causeOf(error).cause);
-    this.#death = { ...(this.#verdict ?? { ...causeOf(error), request: null }), generation: this.number, at: Date.now() };
+    this.#death = { ...(this.#verdict ?? { ...causeOf(error), request: null }), generation: this.#command?.number ?? 0, at: Date.now() };
     this.#control.close(this.#death.cause);
-    this.#onDeath(this.#death);
+    // Answers that it has given are given, and its last words say what it died of.
+    this.#channel.readRest();
+    this.#command?.onDeath(this.#death);
     this.#channel.close();
     void this.#pool.destroy();
     // A worker that sits in native code ends only when that does.
-    await Promise.race([this.#exited, delay(TERMINATE_TIMEOUT_MS, undefined, { ref: false })]);
+    await within(this.#exited, TERMINATE_TIMEOUT_MS);
   }
 }
 
@@ -144,5 +175,7 @@ function causeOf(error: PlainError | null): { readonly kind: DeathKind; readonly
   if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') return { kind: 'out-of-memory', cause: 'it used up its heap' };
   const exit = /^worker exited with code: (\d+)$/.exec(error.message);
   if (exit !== null) return { kind: 'crashed', cause: `it called process.exit(${exit[1]})` };
-  return { kind: 'crashed', cause: `${error.name ?? 'Error'}: ${error.message}` };
+  // Node cannot bring every object over; the host has logged it before its end.
+  if (error.message === '[object Object]') return { kind: 'crashed', cause: 'it threw something that is no Error; the log has it' };
+  return { kind: 'crashed', cause: `${error.name}: ${error.message}` };
 }

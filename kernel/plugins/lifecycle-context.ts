@@ -3,18 +3,27 @@ import type { HostOrder } from '../../protocol/host-api.js';
 import type { Bundler } from './bundler.js';
 import type { Ship } from './compartment.js';
 import type { Lifecycle } from './lifecycle.js';
+import type { Berths } from './berths.js';
 import type { Mounts } from './mounts.js';
+import type { Standby } from './standby.js';
 import type { Turnstile } from './turnstile.js';
 
 export type Verb = 'load' | 'start' | 'stop' | 'unload' | 'restart';
 
+/** What the operator's configuration says of one plugin. */
+export interface PluginOrders extends Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug'> {
+  /** Permissions that it may have beyond its walls. */
+  readonly granted: readonly string[];
+}
+
 export interface LifecycleContext {
   readonly ship: Ship;
   readonly bundler: Bundler;
+  readonly berths: Berths;
+  readonly standby: Standby;
   readonly mounts: Mounts<Lifecycle>;
   /** Bounds the boots of all plugins together. */
   readonly boots: Turnstile;
-  /** The operator's variables for this plugin, and the level of its log. */
-  readonly settings: (name: string) => Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug'>;
+  readonly settings: (name: string) => PluginOrders;
   readonly random: () => number;
 }

@@ -1,27 +1,33 @@
 // The life of one plugin over all its generations: the operator's verbs one at a time, and what follows a death. Must not know HTTP or the other plugins.
 import { BulkheadError } from '../../protocol/errors.js';
 import type { Death, Fault } from '../../protocol/lifecycle.js';
-import { PLUGIN_LIMITS, VERB_QUEUE_MAX } from '../../protocol/limits.js';
+import { VERB_QUEUE_MAX } from '../../protocol/limits.js';
 import type { PluginManifest } from '../../protocol/plugin.js';
-import type { Exchange } from '../dispatch/exchange.js';
+import type { Orphan } from '../dispatch/replay.js';
 import type { CatalogEntry } from './catalog.js';
-import { Compartment } from './compartment.js';
+import { Commission, type Code } from './commission.js';
+import type { Compartment } from './compartment.js';
 import { faultOf, faultOfDeath, isExcuse, isPermanent, refusal, stepError, type StepCode } from './faults.js';
+import { Gate } from './gate.js';
 import type { LifecycleContext, Verb } from './lifecycle-context.js';
+import { priorOf, type PriorLife } from './prior-life.js';
 import type { PluginRecord } from './record.js';
 import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
+import { statusOf, type PluginDetails } from './status.js';
 import { Turnstile } from './turnstile.js';
 
 export class Lifecycle {
   readonly record: PluginRecord;
+  readonly gate: Gate;
   readonly #context: LifecycleContext;
+  readonly #commission: Commission;
   readonly #turns = new Turnstile(1);
   #entry: CatalogEntry;
-  #bundle: string | null = null;
+  #code: Code | null = null;
   #compartment: Compartment | null = null;
-  /** How far a restart goes: what the operator wanted last. */
-  #desired: 'mounted' | 'running' = 'mounted';
+  /** How far a restart goes, of the worker or of the kernel: what the operator wanted last. */
+  #desired: 'mounted' | 'running' | 'stopped' = 'mounted';
   /** True while a verb or a restart handles the compartment, and so its death too. */
   #attended = false;
   readonly #restarts: Restarts;
@@ -31,23 +37,24 @@ export class Lifecycle {
     this.#entry = entry;
     this.#context = context;
     this.#restarts = new Restarts(context.random);
+    this.#commission = new Commission(record, context, {
+      onOpen: (compartment) => { this.#compartment = compartment; },
+      onDeath: (compartment, death, orphans) => this.#onDeath(compartment, death, orphans),
+    });
+    this.gate = new Gate(record, () => refusal(record.name, record.state, Date.now()));
   }
 
-  get compartment(): Compartment | null {
-    return this.#compartment;
+  get status(): PluginDetails {
+    return statusOf(this.record, this.#compartment, this.gate.waiting);
   }
 
-  /** Whether a verb or a restart is under way or waiting. */
+  /** What `resume` needs in the next kernel. */
+  get prior(): PriorLife | null {
+    return priorOf(this.record, this.#desired, this.#code);
+  }
+
   get busy(): boolean {
     return this.#turns.busy;
-  }
-
-  /** Hands a request to the running generation, or answers why it cannot. */
-  admit(exchange: Exchange): void {
-    const { state, name } = this.record;
-    const dispatcher = this.#compartment?.dispatcher;
-    if (state.status === 'running' && dispatcher != null) dispatcher.dispatch(exchange);
-    else exchange.fail(refusal(name, state, Date.now()));
   }
 
   /** Carries out a verb when the ones before it are done. `entry` is what the catalog says now. */
@@ -64,43 +71,55 @@ export class Lifecycle {
     switch (verb) {
       case 'load':
         if (this.record.is('mounted', 'running')) return;
-        this.#restarts.pardon();
+        this.#pardon();
         this.#desired = 'mounted';
+        this.gate.close();
         return this.#load('load');
       case 'start':
         this.#desired = 'running';
+        this.#pardon();
         if (this.record.is('running')) return;
-        this.#restarts.pardon();
         if (!this.record.is('mounted')) await this.#load('start');
         return this.#start('start');
-      case 'stop': return this.#stop('stop');
+      case 'stop':
+        this.#desired = 'stopped';
+        return this.#stop('stop');
       case 'restart':
-        await this.#stop('restart');
-        this.#restarts.pardon();
         this.#desired = 'running';
+        await this.#stop('restart');
+        this.#pardon();
         await this.#load('restart');
         return this.#start('restart');
       case 'unload':
+        this.#desired = 'stopped';
         await this.#stop('unload');
         return this.#forget();
     }
   }
 
-  /** Loads and starts it at the kernel's boot. No operator hears of a failure, so the kernel itself tries again. */
-  async bringUp(): Promise<void> {
-    this.#desired = 'running';
-    await this.#turns.run(() => this.#attend(() => this.#revive('boot of the kernel')));
+  /** At the kernel's boot: to where it was, or shall be first. No operator hears of a failure, so the kernel itself tries again. */
+  async resume(prior: PriorLife): Promise<void> {
+    const { standing, manifest, code } = prior;
+    const cause = prior.generation === 0 ? 'boot of the kernel' : 'the kernel was replaced';
+    this.record.inherit(prior);
+    this.#code = code;
+    if (manifest !== null) this.#claim(manifest);
+    this.#desired = standing.status === 'mounted' || standing.status === 'running' ? standing.status : 'stopped';
+    if (standing.status !== 'mounted' && standing.status !== 'running') return this.record.transition(standing, cause);
+    this.#expect();
+    await this.#turns.run(() => this.#attend(() => this.#revive(cause)));
   }
 
   /** From any state without a worker to `mounted`, from fresh code. */
   #load(cause: string): Promise<void> {
     return this.#step('PLUGIN_LOAD_FAILED', async () => {
-      await this.#bundleCode();
+      this.#code = await this.#commission.bundle(this.#entry);
       await this.#boot(cause);
     });
   }
 
   #start(cause: string): Promise<void> {
+    this.gate.wait();
     return this.#step('PLUGIN_START_FAILED', () => this.#run(cause));
   }
 
@@ -111,19 +130,15 @@ export class Lifecycle {
     } catch (thrown) {
       const error = await this.#discard(code, thrown);
       this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
+      this.gate.close();
       throw error;
     }
-  }
-
-  async #bundleCode(): Promise<void> {
-    const { name } = this.record;
-    this.#bundle = await this.#context.bundler.bundle(name, this.#entry.file).catch((error: unknown) => { throw stepError('PLUGIN_LOAD_FAILED', name, error); });
   }
 
   async #boot(cause: string): Promise<void> {
     const { record } = this;
     // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
-    const { compartment, manifest } = await this.#context.boots.run(() => this.#import());
+    const { compartment, manifest } = await this.#context.boots.run(() => this.#commission.import(this.#code!));
     this.#claim(manifest);
     await compartment.init();
     record.transition({ status: 'initialized', generation: record.generation }, cause);
@@ -132,38 +147,15 @@ export class Lifecycle {
     record.transition({ status: 'mounted', generation: record.generation }, cause);
   }
 
-  async #import(): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
-    const heapMb = this.record.manifest?.limits.heapMb ?? PLUGIN_LIMITS.heapMb;
-    const compartment = this.#open(heapMb);
-    const manifest = await compartment.describe();
-    if (manifest.limits.heapMb === heapMb) return { compartment, manifest };
-    // Only its code says how much memory it wants, and a heap cannot change its size: once per change, it boots twice.
-    compartment.generation.kill('stopped', 'it asks for another heap');
-    await compartment.generation.gone;
-    const resized = this.#open(manifest.limits.heapMb);
-    return { compartment: resized, manifest: await resized.describe() };
-  }
-
   async #run(cause: string): Promise<void> {
     await this.#compartment!.start();
     for (const status of ['started', 'running'] as const) this.record.transition({ status, generation: this.record.generation }, cause);
-  }
-
-  #open(heapMb: number): Compartment {
-    const { name } = this.record;
-    const generation = ++this.record.generation;
-    const compartment = new Compartment(this.#context.ship, {
-      order: { name, generation, bundle: this.#bundle!, ...this.#context.settings(name) },
-      heapMb,
-      counts: this.record.requests,
-      onDeath: (death) => this.#onDeath(compartment, death),
-    });
-    this.#compartment = compartment;
-    return compartment;
+    this.gate.open(this.#compartment!.dispatcher!);
   }
 
   async #stop(cause: string): Promise<void> {
     this.#restarts.cancel();
+    this.gate.close();
     const { record } = this;
     const compartment = this.#compartment;
     if (compartment !== null && record.is('initialized', 'mounted', 'started', 'running')) {
@@ -174,13 +166,10 @@ export class Lifecycle {
   }
 
   #forget(): void {
-    const { record } = this;
     this.#context.mounts.set(this, []);
-    record.manifest = null;
-    record.routes = [];
-    record.mounts = [];
-    this.#bundle = null;
-    if (!record.is('registered')) record.transition({ status: 'registered' }, 'unload');
+    this.record.forgetCode();
+    this.#code = null;
+    if (!this.record.is('registered')) this.record.transition({ status: 'registered' }, 'unload');
   }
 
   /** Ends the present generation after a failed step and returns the error that says which. */
@@ -192,10 +181,12 @@ export class Lifecycle {
     return error;
   }
 
-  #onDeath(compartment: Compartment, death: Death): void {
+  #onDeath(compartment: Compartment, death: Death, orphans: readonly Orphan[]): void {
     if (this.#compartment === compartment) this.#compartment = null;
     this.record.bury(death);
-    if (!this.#attended) this.#afterSetback(faultOfDeath(death), { at: death.at, excused: false });
+    if (this.#attended) this.gate.pause();
+    else this.#afterSetback(faultOfDeath(death), { at: death.at, excused: false });
+    this.gate.takeBack(orphans);
   }
 
   /** Restart, or quarantine. */
@@ -203,23 +194,36 @@ export class Lifecycle {
     this.record.transition({ status: 'failed', fault }, fault.message);
     const verdict = isPermanent(fault) ? ({ action: 'quarantine', reason: 'no restart can mend it' } as const) : this.#restarts.judge(setback);
     if (verdict.action === 'quarantine') {
-      return this.record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}: ${fault.message}` } }, verdict.reason);
+      this.record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}: ${fault.message}` } }, verdict.reason);
+      return this.gate.close();
     }
     this.record.transition({ status: 'restarting', fault, restartAt: setback.at + verdict.delayMs }, `restart in ${verdict.delayMs} ms`);
+    this.#expect(verdict.delayMs);
     this.#restarts.schedule(verdict.delayMs, () => void this.#turns.run(() => this.#attend(() => this.#restart())));
   }
 
   async #restart(): Promise<void> {
-    // An operator may have come in between.
-    if (!this.record.is('restarting')) return;
+    if (!this.record.is('restarting')) return; // an operator has come in between
     this.record.restarts += 1;
+    this.#expect();
     await this.#revive('restart');
+  }
+
+  /** Requests wait for a plugin that is back soon, when they are to be served at all. */
+  #expect(inMs = 0): void {
+    if (this.#desired === 'running' && inMs <= this.record.limits.replayWaitMs) this.gate.wait();
+    else this.gate.close();
+  }
+
+  #pardon(): void {
+    this.#restarts.pardon();
+    this.gate.pardon();
   }
 
   /** To where the operator wanted it last. A failure is a setback like a death, unless its cause lies elsewhere and passes. */
   async #revive(cause: string): Promise<void> {
     try {
-      if (this.#bundle === null) await this.#bundleCode();
+      this.#code ??= await this.#commission.bundle(this.#entry);
       await this.#boot(cause);
       if (this.#desired === 'running') await this.#run(cause);
     } catch (thrown) {
@@ -236,20 +240,16 @@ export class Lifecycle {
     } finally {
       this.#attended = false;
       if (this.#compartment === null && this.record.is('initialized', 'mounted', 'started', 'running')) {
-        const death = this.record.deaths.at(-1);
-        this.#afterSetback({ code: 'PLUGIN_CRASHED', message: death?.cause ?? 'its worker ended' }, { at: Date.now(), excused: false });
+        this.#afterSetback({ code: 'PLUGIN_CRASHED', message: this.record.deaths.at(-1)?.cause ?? 'its worker ended' }, { at: Date.now(), excused: false });
       }
     }
   }
 
   /** From here on the plugin answers under its mounts, if only with why it cannot. */
   #claim(manifest: PluginManifest): void {
-    for (const prefix of manifest.mounts) {
-      const owner = this.#context.mounts.owner(prefix);
-      if (owner !== undefined && owner !== this) throw this.#conflict(`the mount ${prefix} belongs to plugin "${owner.record.name}"`);
-    }
-    this.record.manifest = manifest;
-    this.record.mounts = manifest.mounts;
+    const taken = this.#context.mounts.taken(this, manifest.mounts);
+    if (taken !== undefined) throw this.#conflict(`the mount ${taken.prefix} belongs to plugin "${taken.owner.record.name}"`);
+    this.record.describe(manifest);
     this.#context.mounts.set(this, manifest.mounts);
   }
 

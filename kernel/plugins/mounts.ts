@@ -20,6 +20,15 @@ export class Mounts<T> {
     return this.#table.get(prefix);
   }
 
+  /** The first of these prefixes that belongs to somebody else. */
+  taken(owner: T, prefixes: readonly string[]): Mounted<T> | undefined {
+    for (const prefix of prefixes) {
+      const present = this.#table.get(prefix);
+      if (present !== undefined && present !== owner) return { prefix, owner: present };
+    }
+    return undefined;
+  }
+
   /** Replaces all prefixes of an owner; none of them may belong to another. */
   set(owner: T, prefixes: readonly string[]): void {
     for (const [prefix, present] of this.#table) if (present === owner) this.#table.delete(prefix);

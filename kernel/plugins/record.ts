@@ -1,9 +1,10 @@
 // What is known of one plugin: its state, how it got there, its deaths and its manifest; and how that is shown to the operator. Must not know workers.
 import type { Logger } from 'pino';
 import { TRANSITIONS, type Death, type Fault, type PluginState, type PluginStatus, type Transition } from '../../protocol/lifecycle.js';
-import { HISTORY_MAX_ENTRIES } from '../../protocol/limits.js';
+import { HISTORY_MAX_ENTRIES, PLUGIN_LIMITS, type PluginLimits } from '../../protocol/limits.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { noRequests } from '../dispatch/dispatcher.js';
+import type { PriorLife } from './prior-life.js';
 
 export type OnTransition = (transition: Transition) => void;
 
@@ -41,6 +42,22 @@ export class PluginRecord {
     return 'fault' in this.#state ? this.#state.fault : null;
   }
 
+  get limits(): PluginLimits {
+    return this.manifest?.limits ?? PLUGIN_LIMITS;
+  }
+
+  describe(manifest: PluginManifest): void {
+    this.manifest = manifest;
+    this.mounts = manifest.mounts;
+  }
+
+  /** The plugin has been unloaded: only its history stays. */
+  forgetCode(): void {
+    this.manifest = null;
+    this.routes = [];
+    this.mounts = [];
+  }
+
   is(...statuses: readonly PluginStatus[]): boolean {
     return statuses.includes(this.#state.status);
   }
@@ -61,6 +78,14 @@ export class PluginRecord {
 
   bury(death: Death): void {
     if (death.kind !== 'stopped') remember(this.deaths, death);
+  }
+
+  /** Takes over what the kernel before knew of it. */
+  inherit({ generation, restarts, deaths, routes }: PriorLife): void {
+    this.generation = generation;
+    this.restarts = restarts;
+    this.deaths.push(...deaths);
+    this.routes = routes;
   }
 
   /** One row of `GET /plugins`. */

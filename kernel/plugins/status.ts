@@ -1,6 +1,6 @@
 // One plugin as `GET /plugins/status/{name}` shows it. Must not know HTTP.
 import type { Death, Transition } from '../../protocol/lifecycle.js';
-import { PLUGIN_LIMITS, type PluginLimits } from '../../protocol/limits.js';
+import type { PluginLimits } from '../../protocol/limits.js';
 import type { WorkerMemory } from '../../protocol/status-block.js';
 import type { RequestCounts } from '../dispatch/dispatcher.js';
 import type { Compartment } from './compartment.js';
@@ -18,7 +18,8 @@ export interface PluginDetails extends PluginSummary {
     /** PostgreSQL connections lent to it. */
     readonly connections: number;
   } | null;
-  readonly requests: RequestCounts & { readonly inFlight: number; readonly queued: number };
+  /** `waiting` for it to come back after a death. */
+  readonly requests: RequestCounts & { readonly inFlight: number; readonly queued: number; readonly waiting: number };
   readonly limits: PluginLimits;
   readonly routes: readonly { readonly method: string; readonly url: string }[];
   readonly services: readonly string[];
@@ -30,21 +31,21 @@ export interface PluginDetails extends PluginSummary {
   readonly restartAt: number | null;
 }
 
-export function statusOf(record: PluginRecord, compartment: Compartment | null): PluginDetails {
-  const { state, manifest } = record;
+export function statusOf(record: PluginRecord, compartment: Compartment | null, waiting: number): PluginDetails {
+  const { state } = record;
   const generation = compartment?.generation;
   return {
     ...record.summary(),
     worker: compartment === null || generation === undefined ? null : {
       threadId: generation.threadId,
       memory: generation.status.memory,
-      heapLimitMb: generation.heapMb,
+      heapLimitMb: generation.build.heapMb,
       loopLagMs: Math.round(generation.status.loopLagMs),
       unresponsive: compartment.unresponsive,
       connections: compartment.leases,
     },
-    requests: { ...record.requests, inFlight: compartment?.dispatcher?.inFlight ?? 0, queued: compartment?.dispatcher?.queued ?? 0 },
-    limits: manifest?.limits ?? PLUGIN_LIMITS,
+    requests: { ...record.requests, inFlight: compartment?.dispatcher?.inFlight ?? 0, queued: compartment?.dispatcher?.queued ?? 0, waiting },
+    limits: record.limits,
     routes: record.routes.map(({ method, url }) => ({ method, url })),
     services: compartment?.services ?? [],
     transitions: [...record.transitions],

@@ -1,17 +1,21 @@
 // All plugins: names to lives, the operator's verbs with their checks, boot and shutdown. Must not know HTTP.
+import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
-import type { HostOrder } from '../../protocol/host-api.js';
 import { PARALLEL_BOOTS_MAX } from '../../protocol/limits.js';
 import { pluginNameProblem } from '../../protocol/plugin.js';
+import { Berths } from './berths.js';
 import { Bundler } from './bundler.js';
+import { takeCensus, type Census } from './census.js';
 import { Catalog, type CatalogEntry } from './catalog.js';
 import type { Ship } from './compartment.js';
 import { refusal } from './faults.js';
 import { Lifecycle } from './lifecycle.js';
-import type { Verb } from './lifecycle-context.js';
+import type { PluginOrders, Verb } from './lifecycle-context.js';
 import { Mounts } from './mounts.js';
+import type { PriorLife } from './prior-life.js';
 import { PluginRecord, type OnTransition, type PluginSummary } from './record.js';
+import { Standby } from './standby.js';
 import { statusOf, type PluginDetails } from './status.js';
 import { Turnstile } from './turnstile.js';
 
@@ -19,10 +23,12 @@ export interface SupervisorOptions {
   readonly ship: Ship;
   /** Absolute paths of the folders with plugins. */
   readonly pluginsDirs: readonly string[];
-  /** Absolute path of the folder for bundles. */
-  readonly cacheDir: string;
+  /** Absolute path of the folder for bundles and for what workers may read. */
+  readonly workDir: string;
+  /** Booted workers that wait for a plugin to die. */
+  readonly standbyWorkers: number;
   /** `known` are the names in the catalog. */
-  readonly settings: (name: string, known: readonly string[]) => Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug'>;
+  readonly settings: (name: string, known: readonly string[]) => PluginOrders;
   readonly random?: () => number;
 }
 
@@ -31,21 +37,28 @@ export class Supervisor {
   readonly #lives = new Map<string, Lifecycle>();
   readonly #catalog: Catalog;
   readonly #bundler: Bundler;
+  readonly #berths: Berths;
+  readonly #standby: Standby;
   readonly #boots = new Turnstile(PARALLEL_BOOTS_MAX);
   readonly #options: SupervisorOptions;
   readonly #log: Logger;
   readonly #listeners = new Set<OnTransition>();
+  /** Resolves when the plugins of the boot run or have failed. */
+  readonly whenBooted: Promise<void>;
+  #haveBooted!: () => void;
   #booted = false;
   #stopping = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
+    this.whenBooted = new Promise((resolve) => (this.#haveBooted = resolve));
     this.#log = options.ship.log;
     this.#catalog = new Catalog(options.pluginsDirs);
-    this.#bundler = new Bundler(options.cacheDir);
+    this.#bundler = new Bundler(join(options.workDir, 'bundles'));
+    this.#berths = new Berths(join(options.workDir, 'berths'));
+    this.#standby = new Standby(options.standbyWorkers, this.#berths, this.#log);
   }
 
-  /** Whether the plugins of the boot run or have failed. */
   get booted(): boolean {
     return this.#booted;
   }
@@ -61,6 +74,11 @@ export class Supervisor {
     return [...this.#lives.values()];
   }
 
+  /** What all plugins together hold in the kernel. */
+  census(): Census {
+    return takeCensus(this.#options.ship, this.lives, this.#standby, this.#berths);
+  }
+
   /** Every plugin of the catalog, and those that run although their folder has gone, by name. */
   async list(): Promise<PluginSummary[]> {
     await this.#catalog.scan();
@@ -72,7 +90,7 @@ export class Supervisor {
   async details(name: string): Promise<PluginDetails> {
     await this.#check(name);
     const life = this.#lives.get(name);
-    return statusOf(life?.record ?? this.#newRecord(name), life?.compartment ?? null);
+    return life === undefined ? statusOf(this.#newRecord(name), null, 0) : life.status;
   }
 
   /** Carries out an operator's verb and returns the resulting state. Throws what the error table says. */
@@ -83,7 +101,7 @@ export class Supervisor {
     const life = this.#lives.get(name) ?? this.#newLife(name);
     try {
       await life.perform(verb, this.#catalog.get(name));
-      return statusOf(life.record, life.compartment);
+      return life.status;
     } finally {
       if (life.record.is('registered') && !life.busy) this.#lives.delete(name);
     }
@@ -99,14 +117,24 @@ export class Supervisor {
     return new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names });
   }
 
-  /** Loads and starts these; resolves when each runs or has failed once, which leaves the others alone. */
-  async boot(names: readonly string[]): Promise<void> {
-    await this.#catalog.scan();
-    await Promise.all(names.map(async (name) => {
-      if (this.#catalog.get(name) !== undefined) return (this.#lives.get(name) ?? this.#newLife(name)).bringUp();
-      this.#log.error({ plugin: name }, new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names }).message);
+  /** Brings these to where they were, or shall be first; resolves when each is there or has failed once, which leaves the others alone. */
+  async boot(priors: readonly PriorLife[]): Promise<void> {
+    await Promise.all([this.#catalog.scan(), this.#berths.clear()]);
+    await Promise.all(priors.map(async (prior) => {
+      const { name } = prior;
+      if (this.#catalog.get(name) === undefined) return this.#log.error({ plugin: name }, new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names }).message);
+      // An operator may have been faster.
+      if (this.#lives.has(name)) return;
+      await this.#newLife(name).resume(prior).catch((error: unknown) => this.#log.error({ plugin: name, err: toPlainError(error) }, 'cannot be brought back'));
     }));
     this.#booted = true;
+    this.#haveBooted();
+    this.#standby.open();
+  }
+
+  /** What the next kernel must know of a plugin to bring it back as it is; null when it is not loaded. */
+  priorOf(name: string): PriorLife | null {
+    return this.#lives.get(name)?.prior ?? null;
   }
 
   /** Refuses new verbs, then drains and stops every plugin, the last loaded first begun. */
@@ -115,7 +143,7 @@ export class Supervisor {
     await Promise.all(this.lives.reverse().map((life) => life.perform('stop', undefined).catch((error: unknown) => {
       if ((error as BulkheadError).code !== 'PLUGIN_CONFLICT') this.#log.error({ plugin: life.record.name, err: toPlainError(error) }, 'did not stop cleanly');
     })));
-    await this.#bundler.close();
+    await Promise.all([this.#standby.close(), this.#bundler.close()]);
   }
 
   async #check(name: string): Promise<void> {
@@ -135,6 +163,8 @@ export class Supervisor {
     const life = new Lifecycle(this.#newRecord(name), this.#entry(name), {
       ship: this.#options.ship,
       bundler: this.#bundler,
+      berths: this.#berths,
+      standby: this.#standby,
       mounts: this.mounts,
       boots: this.#boots,
       settings: (plugin) => this.#options.settings(plugin, this.#catalog.names),

@@ -1,15 +1,23 @@
-// Watches the heartbeats of all hosts through shared memory. Must not know what becomes of a host that fell silent.
-import { UNRESPONSIVE_AFTER_MS, WATCHDOG_INTERVAL_MS } from '../../protocol/limits.js';
+// Watches heartbeat and memory of all hosts through shared memory. Must not know what becomes of a host that fell silent or hoards.
+import { MEMORY_BLIND_AFTER_MS, MEMORY_WARNING_PERCENT, WATCHDOG_INTERVAL_MS } from '../../protocol/limits.js';
 import type { StatusBlock } from '../../protocol/status-block.js';
 
 export interface Watched {
   readonly status: StatusBlock;
+  /** Silence that is reported, in milliseconds. */
+  unresponsiveAfterMs: number;
   /** Silence that ends it, in milliseconds. */
-  readonly hangTimeoutMs: number;
+  hangTimeoutMs: number;
+  /** Memory in all that ends it, in bytes. */
+  memoryMaxBytes: number;
   /** Called once per silence. */
   readonly onUnresponsive: (silentMs: number) => void;
   /** Called once; it is not watched any more after that. */
   readonly onHang: (silentMs: number) => void;
+  /** Called once each time that it comes near its limit. */
+  readonly onMemoryWarning: (bytes: number, maxBytes: number) => void;
+  /** Called once; it is not watched any more after that. */
+  readonly onMemoryExceeded: (bytes: number, maxBytes: number) => void;
 }
 
 interface Observation {
@@ -17,22 +25,36 @@ interface Observation {
   /** When the heartbeat was last seen to move, in milliseconds of the watchdog's clock. */
   movedAt: number;
   reported: boolean;
+  /** Memory that nobody else accounts for, in bytes, when the heartbeat was last seen to move. */
+  restBytes: number;
+  warned: boolean;
 }
 
 export class Watchdog {
   readonly #watched = new Map<Watched, Observation>();
   readonly #clock: () => number;
+  readonly #processBytes: () => number;
   #timer: NodeJS.Timeout | null = null;
   #lastLook = 0;
+  /** Whether somebody has come or gone since the last look, with memory that the process gets or gives back a little later. */
+  #changed = false;
 
-  /** `clock` is monotonic, in milliseconds. */
-  constructor(clock: () => number = () => performance.now()) {
+  /** `clock` is monotonic, in milliseconds; `processBytes` tells the resident memory of the process without the kernel's own. */
+  constructor(clock: () => number = () => performance.now(), processBytes: () => number = workersBytes) {
     this.#clock = clock;
+    this.#processBytes = processBytes;
   }
 
+  /** Hosts that are looked at. */
+  get size(): number {
+    return this.#watched.size;
+  }
+
+  /** From now on; silence before does not count, also of one that is watched already. */
   watch(watched: Watched): void {
     const now = this.#clock();
-    this.#watched.set(watched, { heartbeat: watched.status.heartbeat, movedAt: now, reported: false });
+    this.#watched.set(watched, { heartbeat: watched.status.heartbeat, movedAt: now, reported: false, restBytes: Infinity, warned: false });
+    this.#changed = true;
     if (this.#timer !== null) return;
     this.#lastLook = now;
     this.#timer = setInterval(() => this.look(), WATCHDOG_INTERVAL_MS);
@@ -41,12 +63,13 @@ export class Watchdog {
 
   unwatch(watched: Watched): void {
     this.#watched.delete(watched);
+    this.#changed = true;
     if (this.#watched.size > 0 || this.#timer === null) return;
     clearInterval(this.#timer);
     this.#timer = null;
   }
 
-  /** Whether it has been silent for longer than UNRESPONSIVE_AFTER_MS. */
+  /** Whether it has been silent for longer than its `unresponsiveAfterMs`. */
   silent(watched: Watched): boolean {
     return this.#watched.get(watched)?.reported ?? false;
   }
@@ -57,23 +80,57 @@ export class Watchdog {
     // While the kernel itself stood still it saw no heartbeat: that time counts against nobody.
     const blind = Math.max(0, now - this.#lastLook - 2 * WATCHDOG_INTERVAL_MS);
     this.#lastLook = now;
+    const processBytes = this.#processBytes();
+    const reportedBytes = [...this.#watched.keys()].reduce((sum, { status }) => sum + bytesOf(status), 0);
+    const changed = this.#changed;
+    this.#changed = false;
+    const silent: [Watched, Observation, restBytes: number][] = [];
     for (const [watched, seen] of this.#watched) {
       const { heartbeat } = watched.status;
+      const restBytes = processBytes - (reportedBytes - bytesOf(watched.status));
+      if (changed) seen.restBytes = restBytes;
       if (heartbeat !== seen.heartbeat) {
-        seen.heartbeat = heartbeat;
-        seen.movedAt = now;
-        seen.reported = false;
+        Object.assign(seen, { heartbeat, movedAt: now, reported: false, restBytes });
+        this.#weigh(watched, seen);
         continue;
       }
       seen.movedAt += blind;
       const silentMs = Math.round(now - seen.movedAt);
+      if (silentMs >= MEMORY_BLIND_AFTER_MS) silent.push([watched, seen, restBytes]);
       if (silentMs >= watched.hangTimeoutMs) {
         this.unwatch(watched);
         watched.onHang(silentMs);
-      } else if (silentMs >= UNRESPONSIVE_AFTER_MS && !seen.reported) {
+      } else if (silentMs >= watched.unresponsiveAfterMs && !seen.reported) {
         seen.reported = true;
         watched.onUnresponsive(silentMs);
       }
     }
+    // One that hoards in a loop cannot say so: what the process has grown by and nobody else has reported is put down to it. Of several
+    // that are silent, the innocent must not pay: then the hang ends it.
+    const [hoarder] = silent;
+    if (hoarder !== undefined && silent.length === 1) this.#judge(hoarder[0], hoarder[2] - hoarder[1].restBytes);
   }
+
+  #weigh(watched: Watched, seen: Observation): void {
+    const bytes = bytesOf(watched.status);
+    const near = bytes > (watched.memoryMaxBytes * MEMORY_WARNING_PERCENT) / 100;
+    if (near && !seen.warned) watched.onMemoryWarning(bytes, watched.memoryMaxBytes);
+    seen.warned = near;
+    this.#judge(watched, bytes);
+  }
+
+  #judge(watched: Watched, bytes: number): void {
+    if (bytes <= watched.memoryMaxBytes || !this.#watched.has(watched)) return;
+    this.unwatch(watched);
+    watched.onMemoryExceeded(bytes, watched.memoryMaxBytes);
+  }
+}
+
+function bytesOf({ memory }: StatusBlock): number {
+  return memory.heapUsed + memory.external;
+}
+
+function workersBytes(): number {
+  const { rss, heapTotal, external } = process.memoryUsage();
+  return rss - heapTotal - external;
 }

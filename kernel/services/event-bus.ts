@@ -7,6 +7,11 @@ export class EventBus {
   readonly #subscribers = new Map<string, Set<Party>>();
   readonly #topics = new Map<Party, Set<string>>();
 
+  /** Subscriptions of all parties. */
+  get size(): number {
+    return [...this.#subscribers.values()].reduce((sum, parties) => sum + parties.size, 0);
+  }
+
   /** Throws beyond TOPICS_MAX. */
   subscribe(party: Party, topic: string): void {
     const topics = this.#topics.get(party) ?? new Set();

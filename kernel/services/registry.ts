@@ -7,13 +7,19 @@ import type { KernelToHostFrame } from '../../protocol/frames.js';
 /** One generation as a party to services and events. */
 export interface Party {
   readonly plugin: string;
-  readonly send: (frame: KernelToHostFrame, transfer?: readonly MessagePort[]) => void;
+  /** Returns false when its worker has ended; ports that were to move are closed then. */
+  readonly send: (frame: KernelToHostFrame, transfer?: readonly MessagePort[]) => boolean;
 }
 
 export class ServiceRegistry {
   readonly #providers = new Map<string, Party>();
   /** Every name that was ever provided: the difference between "down" and "does not exist". */
   readonly #known = new Set<string>();
+
+  /** Services that are provided now. */
+  get size(): number {
+    return this.#providers.size;
+  }
 
   /** The names that this plugin's generation provides. */
   namesOf(party: Party): string[] {
@@ -32,16 +38,16 @@ export class ServiceRegistry {
 
   /** Answers a consumer's wish for a port; the kernel is not on the path of the calls that follow. */
   connect(consumer: Party, ref: number, service: string): void {
-    const provider = this.#providers.get(service);
-    if (provider === undefined) {
+    const { port1, port2 } = new MessageChannel();
+    // The end of a worker may be seen at its channel before it is known as a death, and the service with it.
+    if (this.#providers.get(service)?.send({ kind: 'service-accept', service, port: port1 }, [port1]) !== true) {
+      port1.close();
       const error = this.#known.has(service)
         ? new BulkheadError('SERVICE_UNAVAILABLE', { service, reason: 'its plugin is not running' })
         : new BulkheadError('SERVICE_UNKNOWN', { service });
       consumer.send({ kind: 'service-opened', ref, error: toPlainError(error) });
       return;
     }
-    const { port1, port2 } = new MessageChannel();
-    provider.send({ kind: 'service-accept', service, port: port1 }, [port1]);
     consumer.send({ kind: 'service-opened', ref, port: port2 }, [port2]);
   }
 

@@ -1,12 +1,10 @@
 // Measures the kernel beside one in-process Fastify with the same plugins and the same database, in turns. Each server has a process of its own; the load comes from this one.
-import { fork, spawn, type ChildProcess } from 'node:child_process';
+import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
-import { cpus, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
-import { setTimeout as delay } from 'node:timers/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fastify from 'fastify';
 import pg from 'pg';
@@ -16,6 +14,8 @@ import hello from '../../plugins/hello/plugin.js';
 import items from '../../plugins/items/plugin.js';
 import { PLUGIN_LIMITS } from '../../protocol/limits.js';
 import { load, type LoadOptions, type LoadResult } from '../helpers/load.js';
+import { measureRecovery } from './recovery.js';
+import { end, findRoot, machine, median, startKernel, type Server } from './servers.js';
 
 const ROUNDS = 5;
 const MEASURED_MS = 1_500;
@@ -30,11 +30,6 @@ const REQUESTS: readonly Request[] = [
   { name: `items list, ${ROWS} rows`, path: `/items/?limit=${ROWS}`, connections: 64 },
   { name: 'items create', path: '/items/', method: 'POST', body: { name: 'anchor', description: 'heavy' }, connections: 64 },
 ];
-
-interface Server {
-  readonly url: string;
-  readonly process: ChildProcess;
-}
 
 interface Row {
   readonly name: string;
@@ -53,7 +48,7 @@ async function main(): Promise<void> {
   const database = await startEmbeddedDatabase({ dataDir, user: 'bench', database: 'bench', log: silent as unknown as EmbeddedModule.EmbeddedDatabaseOptions['log'] });
   const servers: Server[] = [];
   try {
-    const kernel = await startKernel(root, dataDir, database.url);
+    const kernel = await startKernel({ DATABASE_URL: database.url, DATA_DIR: dataDir, PLUGINS_DIR: join(root, 'plugins'), PLUGINS_ENABLED: 'hello,items' });
     servers.push(kernel);
     const inProcess = await startInProcess(database.url);
     servers.push(inProcess);
@@ -88,9 +83,8 @@ async function measure(inProcess: string, kernel: string): Promise<Row[]> {
 }
 
 function report(rows: readonly Row[]): void {
-  const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length, node: process.version, date: new Date().toISOString().slice(0, 10) };
   if (process.argv.includes('--json')) {
-    process.stdout.write(`${JSON.stringify({ machine, rounds: ROUNDS, rows }, null, 2)}\n`);
+    process.stdout.write(`${JSON.stringify({ machine: machine(), rounds: ROUNDS, rows }, null, 2)}\n`);
     return;
   }
   const cells = (result: LoadResult): string[] => [result.requestsPerSecond.toFixed(0), result.p50.toFixed(2), result.p99.toFixed(2)];
@@ -100,27 +94,7 @@ function report(rows: readonly Row[]): void {
   ];
   const widths = table[0]!.map((_, column) => Math.max(...table.map((line) => line[column]!.length)));
   const lines = table.map((line) => line.map((cell, column) => (column === 0 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!))).join('  '));
-  process.stdout.write(`${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, ${machine.date}; medians of ${ROUNDS} rounds of ${MEASURED_MS / 1_000} s\n${lines.join('\n')}\n`);
-}
-
-/** A kernel as in production, except for its port and its database, which both candidates share. */
-async function startKernel(root: string, dataDir: string, databaseUrl: string): Promise<Server> {
-  const child = spawn(process.execPath, [join(root, 'dist/kernel/main.js')], {
-    cwd: dataDir, // without an .env
-    env: { PATH: process.env['PATH'], PORT: '0', DATABASE_URL: databaseUrl, DATA_DIR: dataDir, PLUGINS_DIR: join(root, 'plugins'), PLUGINS_ENABLED: 'hello,items' },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  for await (const line of createInterface({ input: child.stdout! })) {
-    const { url } = JSON.parse(line) as { url?: string };
-    if (url === undefined) continue;
-    child.stdout!.resume();
-    for (let attempts = 0; (await fetch(`${url}/health/ready`)).status !== 200; attempts += 1) {
-      if (attempts > 300) throw new Error('the kernel is not ready after 30 s');
-      await delay(100);
-    }
-    return { url, process: child };
-  }
-  throw new Error('the kernel did not start');
+  process.stdout.write(`${machine()}; medians of ${ROUNDS} rounds of ${MEASURED_MS / 1_000} s\n${lines.join('\n')}\n`);
 }
 
 async function startInProcess(databaseUrl: string): Promise<Server> {
@@ -151,26 +125,12 @@ async function fill(databaseUrl: string): Promise<void> {
   await client.end();
 }
 
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  child.kill('SIGTERM');
-  await once(child, 'exit');
-}
-
-/** The bench runs as a bundle below `dist/`. */
-function findRoot(): string {
-  return resolve(fileURLToPath(new URL('.', import.meta.url)), '../..');
-}
-
 function medians(results: readonly LoadResult[]): LoadResult {
   const of = (key: keyof LoadResult): number => median(results.map((result) => result[key]));
   return { requestsPerSecond: of('requestsPerSecond'), p50: of('p50'), p99: of('p99') };
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
-}
-
 const [, , role, databaseUrl] = process.argv;
 if (role === 'in-process') await serveInProcess(databaseUrl!);
+else if (role === 'recovery') await measureRecovery();
 else await main();

@@ -155,7 +155,9 @@ setting() { # setting TARGET EXPRESSION: a value of the image's configuration, a
   image inspect --type image "bulkhead:$1" > "$scratch/$1.json"
   "$node" -p "const value = require('$scratch/$1.json').Docker.config$2; Array.isArray(value) ? value.join('\n') : value"
 }
+mapfile -t entrypoint < <(setting production .Entrypoint)
 mapfile -t command < <(setting production .Cmd)
+command=("${entrypoint[@]}" "${command[@]}")
 mapfile -t health < <(setting production '.Healthcheck.Test.slice(1)')
 mapfile -t variables < <(setting production .Env)
 user=$(setting production .User)
@@ -224,10 +226,15 @@ container=$!
 containers+=("$container")
 within 60 ready || { cat "$scratch/kernel-read-only.log"; exit 1; }
 kernel=$(tr -d ' ' < "/proc/$container/task/$container/children")
-check 'node is process 1' equals "$(awk '/^NSpid/ { print $NF }' "/proc/$kernel/status") $(basename "$(readlink "/proc/$kernel/exe")")" '1 node'
+check 'tini is process 1' equals "$(awk '/^NSpid/ { print $NF }' "/proc/$kernel/status") $(basename "$(readlink "/proc/$kernel/exe")")" '1 tini'
 check 'its root cannot be written to' eval '! touch "/proc/$kernel/root/app/x"'
 check 'the item is still there' contains "$(get "$url/items")" "$created"
 check 'a plugin from the mounted folder answers' equals "$(get "$url/plugins/mounted/")" '{"from":"a mounted folder"}'
+children() { cat "/proc/$1"/task/*/children; }
+has_dead_child() { local child; for child in $(children "$1"); do ! grep -q '^State:.Z' "/proc/$child/status" || return 0; done; return 1; }
+kill -KILL $(children $(children "$kernel"))
+check 'a kernel that is killed is replaced' within 10 ready
+check 'and nothing dead is left' eval '! has_dead_child "$kernel"'
 stop "$container" "$kernel"
 check 'SIGTERM to process 1 ends it with exit code 0' equals "$status" 0
 
@@ -236,7 +243,7 @@ if $with_tests; then
   mapfile -t variables < <(setting development .Env)
   sources=$(image mount "$development")
   install --directory --owner=1000 --group=1000 "$scratch/test-data"
-  contain "$sources" rw exec "$scratch/test-data:/app/.data $root/plugins:/app/plugins" "${variables[@]}" "DATABASE_URL=$database_url" npm test > "$scratch/test.log" 2>&1 &
+  contain "$sources" rw exec "$scratch/test-data:/app/.data $root/plugins:/app/plugins" "${variables[@]}" "DATABASE_URL=$database_url" "${entrypoint[@]}" npm test > "$scratch/test.log" 2>&1 &
   containers+=($!)
   status=0; wait $! || status=$?
   tail -n 40 "$scratch/test.log"

@@ -1,12 +1,14 @@
-// Starts a whole kernel, as built, in the test's own process, with its own data directory and database; ends it when the test ends.
+// Starts a whole kernel, as built, in the test's own process, with a data directory, a database and a port of its own; ends it when the test ends.
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type * as ConfigModule from '../../kernel/config.js';
+import type * as EmbeddedModule from '../../kernel/database/embedded.js';
 import type * as KernelModule from '../../kernel/kernel.js';
 import type * as LoggerModule from '../../kernel/logger.js';
 import type { PluginDetails } from '../../kernel/plugins/status.js';
@@ -46,9 +48,9 @@ export interface TestKernel {
 }
 
 /** `environment` is what a real environment would hold; plugins come from the repository, the fixtures and `pluginsDir`. */
-export async function startTestKernel(t: Test, environment: Record<string, string> = {}): Promise<TestKernel> {
-  const [{ parseConfig }, { startKernel }, { createLogger }] = await Promise.all([
-    built<typeof ConfigModule>('config.js'), built<typeof KernelModule>('kernel.js'), built<typeof LoggerModule>('logger.js'),
+export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Record<string, string> = {}): Promise<TestKernel> {
+  const [{ parseConfig }, { startKernel }, { createLogger }, { startEmbeddedDatabase }] = await Promise.all([
+    built<typeof ConfigModule>('config.js'), built<typeof KernelModule>('kernel.js'), built<typeof LoggerModule>('logger.js'), built<typeof EmbeddedModule>('database/embedded.js'),
   ]);
   const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-test-'));
   const pluginsDir = join(dataDir, 'plugins');
@@ -59,9 +61,18 @@ export async function startTestKernel(t: Test, environment: Record<string, strin
       for (const line of lines.split('\n')) if (line !== '') logLines.push(JSON.parse(line) as Record<string, any>);
     },
   });
-  const config = parseConfig({ PORT: '0', PLUGINS_DIR: [PLUGINS, FIXTURES, pluginsDir].join(':'), DATA_DIR: dataDir, ...environment }, ROOT);
-  const kernel = await startKernel(config, logger);
-  const stop = (): Promise<void> => kernel.stop();
+  const config = parseConfig({ PLUGINS_DIR: [PLUGINS, FIXTURES, pluginsDir].join(':'), DATA_DIR: dataDir, ...environment }, ROOT);
+  const embedded = config.databaseUrl === null ? await startEmbeddedDatabase({ dataDir: config.dataDir, ...config.embedded, log: logger.log }) : null;
+  const kernel = await startKernel({ config, databaseUrl: config.databaseUrl ?? embedded!.url, logger });
+  // In the guardian's place.
+  const harbour = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => kernel.accept(socket));
+  await new Promise<void>((resolve) => harbour.listen(0, config.host, resolve));
+  const url = `http://${config.host}:${(harbour.address() as AddressInfo).port}`;
+  const stop = async (): Promise<void> => {
+    harbour.close();
+    await kernel.stop();
+    await embedded?.stop();
+  };
   t.teardown(async () => {
     await stop();
     await rm(dataDir, { recursive: true, force: true });
@@ -70,7 +81,7 @@ export async function startTestKernel(t: Test, environment: Record<string, strin
 
   const request: TestKernel['request'] = async (method, path, body, headers = {}) => {
     const json = body !== undefined && typeof body !== 'string' && !(body instanceof Uint8Array);
-    const answer = await fetch(kernel.url + path, {
+    const answer = await fetch(url + path, {
       method,
       headers: { ...(json && { 'content-type': 'application/json' }), ...headers },
       ...(body !== undefined && { body: (json ? JSON.stringify(body) : body) as RequestInit['body'] }),
@@ -82,7 +93,7 @@ export async function startTestKernel(t: Test, environment: Record<string, strin
   };
   const status = async (name: string): Promise<PluginDetails> => (await request('GET', `/plugins/status/${name}`)).json as PluginDetails;
   return {
-    url: kernel.url, dataDir, pluginsDir, kernel, logLines, request, status, stop,
+    url, dataDir, pluginsDir, kernel, logLines, request, status, stop,
     get: (path) => request('GET', path),
     verb: (verb, name) => request('POST', `/plugins/${verb}/${name}`),
     until: (name, statuses, timeoutMs = 10_000) => eventually(`${name} is ${String(statuses)}`, timeoutMs, async () => {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import type { PluginStatus, Transition } from '../../protocol/lifecycle.js';
-import { HISTORY_MAX_ENTRIES } from '../../protocol/limits.js';
+import { HEAP_ALLOWANCE_MB, HISTORY_MAX_ENTRIES } from '../../protocol/limits.js';
 import { startTestKernel, type TestKernel } from '../helpers/kernel.js';
 
 const VERBS = ['load', 'start', 'stop', 'unload', 'restart'] as const;
@@ -13,7 +13,7 @@ type Verb = (typeof VERBS)[number];
 
 /** A plugin that answers "I am <mark>"; `more` are further properties of its definition. */
 const good = (name: string, mark = 'well', more = ''): string =>
-  `export default { name: '${name}', version: '1.0.0', mounts: ['/of-${name}'], routes(app) { app.get('/', async () => ({ mark: '${mark}' })); }, ${more} };`;
+  `export default { name: '${name}', version: '1.0.0', mounts: ['/of-${name}'], limits: { replayWaitMs: 0 }, routes(app) { app.get('/', async () => ({ mark: '${mark}' })); }, ${more} };`;
 /** A plugin that runs for a moment and then ends its worker, every time. */
 const dying = (name: string): string => good(name, 'dying', 'start() { setTimeout(() => process.exit(3), 20); }');
 const failing = (name: string): string => good(name, 'failing', "init() { throw new Error('no anchor'); }");
@@ -88,7 +88,7 @@ t.test('every verb in every state', async (t) => {
   const kernel = await startTestKernel(t);
   for (const [state, row] of Object.entries(TABLE)) {
     t.test(`a ${state} plugin`, async (t) => {
-      await Promise.all(VERBS.map(async (verb) => {
+      const meet = async (verb: Verb): Promise<void> => {
         const name = `${state}-${verb}`;
         await INTO[state]!(kernel, name);
         const before = await kernel.status(name); // also lets the kernel look into its folders
@@ -114,7 +114,10 @@ t.test('every verb in every state', async (t) => {
         const again = await kernel.get(`/plugins/${name}/`);
         t.strictSame([again.status, again.json.code], [heardStatus, heardCode], `${verb}: requests hear so after it`);
         t.equal((await kernel.get(`/of-${name}`)).status, heardStatus, `${verb}: and so at its other mount`);
-      }));
+      };
+      // A wait between restarts is short: one at a time, so that the machine has nothing else to do in it.
+      if (state === 'restarting') for (const verb of VERBS) await meet(verb);
+      else await Promise.all(VERBS.map(meet));
     });
   }
 });
@@ -357,7 +360,7 @@ t.test('one plugin and its operators', async (t) => {
       t.equal(json.worker.heapLimitMb, 96);
     }
     const { json } = await kernel.get('/plugins/roomy');
-    t.equal(json.asked, 96);
+    t.ok(json.asked >= 96 && json.asked < 96 + HEAP_ALLOWANCE_MB, 'but for the mark by which its heap is known');
     t.ok(json.limitMb >= 96 && json.limitMb < 192, `V8 has a limit of ${json.limitMb} MiB`);
     await kernel.verb('restart', 'roomy');
     t.equal((await kernel.status('roomy')).worker?.heapLimitMb, 96, 'and that of the next one');
@@ -410,7 +413,7 @@ t.test('a plugin that fails while the kernel boots is tried again, unless that i
   await drop('second-try', `import fs from 'node:fs';` + good('second-try', 'well', `init() { if (!fs.existsSync(${mark})) { fs.writeFileSync(${mark}, ''); throw new Error('not yet'); } }`));
   await drop('never', failing('never'));
   await drop('unreadable', 'export default {');
-  const kernel = await startTestKernel(t, { PLUGINS_DIR: dir, PLUGINS_ENABLED: 'second-try,never,unreadable' });
+  const kernel = await startTestKernel(t, { PLUGINS_DIR: dir, PLUGINS_ENABLED: 'second-try,never,unreadable', PLUGIN_SECOND_TRY_PERMISSIONS: `read:${dir},write:${dir}` });
   await kernel.until('second-try', 'running');
   t.match(await kernel.status('second-try'), { restarts: 1, deaths: [{ kind: 'failed', cause: /not yet/ }] });
   t.match(await kernel.until('never', 'quarantined'), { restarts: 4, error: /died 5 times within 60 s: .*no anchor/ });

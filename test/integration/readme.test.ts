@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { eventually, ROOT } from '../helpers/kernel.js';
+import { freePort } from '../helpers/ship.js';
 
 const README = await readFile(join(ROOT, 'README.md'), 'utf8');
 /** Fenced blocks of one language, in order. */
@@ -18,15 +19,6 @@ const CURLS = blocks('sh').flatMap((block) => block.split(/\n|&&/)).map((line) =
 function environment(more: Record<string, string>): Record<string, string> {
   const { PATH = '', HOME = '' } = process.env;
   return { PATH, HOME, ...more };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 interface Running { readonly process: ChildProcess; readonly url: string; readonly port: number; output(): string; readonly exited: Promise<number | null> }

@@ -1,30 +1,23 @@
 // What a plugin's worker costs while it idles, and that nothing of it stays behind when it is gone.
 import { request as httpRequest } from 'node:http';
-import { readdir } from 'node:fs/promises';
 import { once } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
-import { eventually, startTestKernel, type TestKernel } from '../helpers/kernel.js';
+import { startTestKernel, type TestKernel } from '../helpers/kernel.js';
+import { KIB, mib, MIB, sample, told, weigh, type Sample } from '../helpers/scales.js';
 
-const KIB = 1024;
-const MIB = 1024 * KIB;
 /** Workers of each kind that are weighed: enough that the noise of one gc is spread over many. */
 const WEIGHED = 10;
 const CYCLES = 100;
 
-/** Collects the isolate it runs in, and answers the bytes left on its heap. As text, because a worker compiles its own copy. */
+/** Collects the isolate it runs in, and answers the bytes left on its heap; tap runs node with --expose-gc, which holds for all threads. */
 const HEAP_AFTER_GC = `(() => {
-  v8.setFlagsFromString('--expose-gc');
-  const gc = vm.runInNewContext('gc');
   gc();
   gc();
   return process.memoryUsage().heapUsed;
 })()`;
 
 const scales = (name: string): string => `
-  import v8 from 'node:v8';
-  import vm from 'node:vm';
   export default {
     name: '${name}', version: '1.0.0',
     routes(app) { app.get('/', async () => ({ heapUsed: ${HEAP_AFTER_GC} })); },
@@ -32,8 +25,6 @@ const scales = (name: string): string => `
 
 const bareWorker = `
   const { parentPort } = require('node:worker_threads');
-  const v8 = require('node:v8');
-  const vm = require('node:vm');
   parentPort.on('message', () => parentPort.postMessage(${HEAP_AFTER_GC}));`;
 
 t.setTimeout(300_000);
@@ -92,11 +83,11 @@ t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 280_000 },
   const kernel = await startTestKernel(t, { LOG_LEVEL: 'warn' });
   await kernel.writePlugin('versatile', versatile);
   const { supervisor } = kernel.kernel;
-  const compartments: WeakRef<object>[] = [];
+  const lives: WeakRef<object>[] = [];
   const live = async (): Promise<void> => {
     await supervisor.perform('load', 'versatile');
     await supervisor.perform('start', 'versatile');
-    compartments.push(new WeakRef(supervisor.lives[0]!.compartment!));
+    lives.push(new WeakRef(supervisor.lives[0]!));
     const answer = await get(`${kernel.url}/plugins/versatile`);
     if (answer !== '1') throw new Error(`the plugin answered ${answer}`);
     await supervisor.perform('stop', 'versatile');
@@ -115,62 +106,20 @@ t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 280_000 },
   t.comment(`after ${CYCLES / 2} lives: ${told(middle)}`);
   t.comment(`after ${CYCLES} lives: ${told(late)}`);
 
-  const alive = compartments.filter((ref) => ref.deref() !== undefined).length;
-  t.comment(`compartments still in memory: ${alive} of ${compartments.length}`);
+  const alive = lives.filter((ref) => ref.deref() !== undefined).length;
+  t.comment(`lives still in memory: ${alive} of ${lives.length}`);
   // tap follows asynchronous work and may remember the end of the last ones; a leak would keep all.
-  t.ok(alive <= 5, 'their compartments are garbage');
+  t.ok(alive <= 5, 'they are garbage, and their compartments with them');
   t.equal(late.threads, middle.threads, 'threads are as many as before');
   t.strictSame(late.handles, middle.handles, 'and so are the handles that keep the process awake');
   t.ok(late.heap - middle.heap < (CYCLES / 2) * 16 * KIB, 'the heap grows by less than 16 KiB per life, of which a leaked worker would take more');
   t.ok(late.rss - middle.rss < (CYCLES / 2) * MIB, 'resident memory grows by less than 1 MiB per life');
 });
 
-interface Sample {
-  readonly heap: number;
-  readonly rss: number;
-  readonly threads: number;
-  readonly handles: Readonly<Record<string, number>>;
-}
-
 async function boot(kernel: TestKernel, name: string): Promise<void> {
   await kernel.verb('load', name);
   const { status } = await kernel.verb('start', name);
   if (status !== 200) throw new Error(`${name} did not start`);
-}
-
-/** Of this process, when what can be collected has been. */
-async function weigh(): Promise<{ readonly rss: number; readonly heap: number }> {
-  for (let i = 0; i < 4; i += 1) {
-    gc!();
-    await delay(100); // finalisers and threads that are on their way out
-  }
-  const { rss, heapUsed } = process.memoryUsage();
-  return { rss, heap: heapUsed };
-}
-
-/** Weighs when threads and handles have come to rest. */
-async function sample(): Promise<Sample> {
-  let last = '';
-  const { threads, handles } = await eventually('threads and handles are at rest', 20_000, async () => {
-    await delay(500);
-    const counts = { threads: await threadCount(), handles: handleCounts() };
-    const text = JSON.stringify(counts);
-    const atRest = text === last;
-    last = text;
-    return atRest ? counts : undefined;
-  });
-  return { threads, handles, ...(await weigh()) };
-}
-
-async function threadCount(): Promise<number> {
-  if (process.platform === 'linux') return (await readdir('/proc/self/task')).length;
-  return (process.report!.getReport() as unknown as { workers: unknown[] }).workers.length;
-}
-
-function handleCounts(): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const kind of process.getActiveResourcesInfo().sort()) counts[kind] = (counts[kind] ?? 0) + 1;
-  return counts;
 }
 
 /** Over a connection of its own, so that no kept one is among the handles. */
@@ -185,12 +134,4 @@ function get(url: string): Promise<string> {
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-function mib(bytes: number): string {
-  return `${(bytes / MIB).toFixed(1)} MiB`;
-}
-
-function told({ heap, rss, threads, handles }: Sample): string {
-  return `heap ${mib(heap)}, RSS ${mib(rss)}, ${threads} threads, handles ${JSON.stringify(handles)}`;
 }

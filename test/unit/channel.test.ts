@@ -1,10 +1,10 @@
 // Frames between threads: order, batches, closing, credits, and what may be transferred.
-import { MessageChannel } from 'node:worker_threads';
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { Channel } from '../../protocol/channel.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
-import { CHANNEL_BATCH_MAX_FRAMES, STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
+import { CHANNEL_BATCH_MAX_FRAMES, CHANNEL_REST_MAX_MESSAGES, STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
 import { eventually } from '../helpers/kernel.js';
 
 interface Numbered { readonly n: number; readonly data?: Uint8Array }
@@ -39,6 +39,22 @@ t.test('a batch is bounded', async (t) => {
   await eventually('all arrived', 2_000, async () => (batches.flat().length === count ? true : undefined));
   t.ok(batches.every((batch) => batch.length <= CHANNEL_BATCH_MAX_FRAMES));
   channel.close();
+});
+
+t.test('a port that was to move over a channel that has ended is closed, so that its other end hears of it', async (t) => {
+  const closed: string[] = [];
+  const moving = (name: string): [MessagePort] => {
+    const { port1, port2 } = new MessageChannel();
+    port2.once('close', () => closed.push(name)).unref();
+    return [port1];
+  };
+  const { channel, peer, closes } = pair();
+  peer.close();
+  channel.send({ n: 0 });
+  t.equal(channel.send({ n: 2 }, moving('queued')), true);
+  await eventually('the channel has ended', 1_000, async () => (closes() === 1 ? true : undefined));
+  t.equal(channel.send({ n: 3 }, moving('too late')), false);
+  await eventually('both other ends have heard', 1_000, async () => (closed.length === 2 ? true : undefined));
 });
 
 t.test('closing sends what is queued, is told once, and makes later sends harmless', async (t) => {
@@ -131,4 +147,20 @@ t.test('credits bound what is under way and lose nothing', async (t) => {
   }
   t.ok(most <= STREAM_WINDOW_BYTES + chunk, 'at most a window and one chunk');
   t.ok(consumed > 9_000_000);
+});
+
+t.test('what the other side has sent before its end can still be read, up to a bound', async (t) => {
+  const { channel, peer, received } = pair();
+  peer.postMessage([{ n: 1 }, { n: 2 }]);
+  peer.postMessage([{ n: 3 }]);
+  peer.close();
+  channel.readRest();
+  t.strictSame(received.map(({ n }) => n), [1, 2, 3], 'now, and in order');
+  const flooded = pair();
+  for (let n = 0; n <= CHANNEL_REST_MAX_MESSAGES; n += 1) flooded.peer.postMessage([{ n }]);
+  flooded.channel.readRest();
+  t.equal(flooded.received.length, CHANNEL_REST_MAX_MESSAGES);
+  flooded.channel.close();
+  flooded.channel.readRest();
+  t.equal(flooded.received.length, CHANNEL_REST_MAX_MESSAGES, 'and nothing after the close');
 });

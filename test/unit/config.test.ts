@@ -14,7 +14,8 @@ const DIRECTORY = '/srv/ship';
 
 const DEFAULTS: Config = {
   appName: 'Bulkhead', debug: false, host: '127.0.0.1', port: 8001, logLevel: 'info', databaseUrl: null, databasePoolMax: 10,
-  embedded: { user: 'bulkhead', database: 'bulkhead' }, pluginsEnabled: [], pluginsDirs: ['/srv/ship/plugins'], dataDir: '/srv/ship/.data', operatorToken: null, pluginVariables: {},
+  embedded: { user: 'bulkhead', database: 'bulkhead' }, pluginsEnabled: [], pluginsDirs: ['/srv/ship/plugins'], dataDir: '/srv/ship/.data', standbyWorkers: 1,
+  operatorToken: null, pluginVariables: {},
 };
 
 /** The lines of the error, without their bullets; fails when there is no error. */
@@ -38,7 +39,7 @@ async function folderWith(t: Test, env: string): Promise<string> {
 
 t.test('nothing set means the defaults, and so does everything empty', async (t) => {
   t.strictSame(parseConfig({}, DIRECTORY), DEFAULTS);
-  const names = ['APP_NAME', 'DEBUG', 'HOST', 'PORT', 'LOG_LEVEL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB', 'DATABASE_URL', 'DATABASE_POOL_MAX', 'PLUGINS_ENABLED', 'PLUGINS_DIR', 'DATA_DIR', 'OPERATOR_TOKEN'];
+  const names = ['APP_NAME', 'DEBUG', 'HOST', 'PORT', 'LOG_LEVEL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB', 'DATABASE_URL', 'DATABASE_POOL_MAX', 'PLUGINS_ENABLED', 'PLUGINS_DIR', 'DATA_DIR', 'STANDBY_WORKERS', 'OPERATOR_TOKEN'];
   t.strictSame(parseConfig(Object.fromEntries(names.map((name) => [name, ''])), DIRECTORY), DEFAULTS);
   t.strictSame(parseConfig(Object.fromEntries(names.map((name) => [name, undefined])), DIRECTORY), DEFAULTS);
 });
@@ -46,11 +47,11 @@ t.test('nothing set means the defaults, and so does everything empty', async (t)
 t.test('every variable has its effect', async (t) => {
   const config = parseConfig({
     APP_NAME: 'Black Pearl', DEBUG: 'true', HOST: '0.0.0.0', PORT: '9000', LOG_LEVEL: 'debug', POSTGRES_USER: 'jack', POSTGRES_DB: 'ship', DATABASE_URL: 'postgres://a:b@c/d', DATABASE_POOL_MAX: '3',
-    PLUGINS_ENABLED: ' hello, items ,,hello', PLUGINS_DIR: 'mine', DATA_DIR: '/var/data', OPERATOR_TOKEN: 'a-long-secret', PLUGIN_HELLO_GREETING: 'ahoy', PATH: '/bin', HOME: '/root',
+    PLUGINS_ENABLED: ' hello, items ,,hello', PLUGINS_DIR: 'mine', DATA_DIR: '/var/data', STANDBY_WORKERS: '3', OPERATOR_TOKEN: 'a-long-secret', PLUGIN_HELLO_GREETING: 'ahoy', PATH: '/bin', HOME: '/root',
   }, DIRECTORY);
   t.strictSame(config, {
     appName: 'Black Pearl', debug: true, host: '0.0.0.0', port: 9000, logLevel: 'debug', databaseUrl: 'postgres://a:b@c/d', databasePoolMax: 3, embedded: { user: 'jack', database: 'ship' },
-    pluginsEnabled: ['hello', 'items'], pluginsDirs: ['/srv/ship/mine'], dataDir: '/var/data', operatorToken: 'a-long-secret', pluginVariables: { PLUGIN_HELLO_GREETING: 'ahoy' },
+    pluginsEnabled: ['hello', 'items'], pluginsDirs: ['/srv/ship/mine'], dataDir: '/var/data', standbyWorkers: 3, operatorToken: 'a-long-secret', pluginVariables: { PLUGIN_HELLO_GREETING: 'ahoy' },
   });
   for (const part of [config, config.embedded, config.pluginsEnabled, config.pluginsDirs, config.pluginVariables]) t.ok(Object.isFrozen(part), 'nobody can change it');
 });
@@ -187,7 +188,14 @@ t.test('a variable belongs to the plugin with the longest fitting name', async (
     t.strictSame(settings.environment, Object.fromEntries(Object.entries(config).map(([key, value]) => [prefix + key, value])), 'and under the full names');
   }
   t.strictSame(pluginSettings(parseConfig({ PLUGIN_HELLO_X: '', DATABASE_URL: 'postgres://a:b@c/d', PLUGIN_hello_Y: 'small', OPERATOR_TOKEN: '12345678' }, DIRECTORY).pluginVariables, 'hello', ['hello']),
-    { environment: { PLUGIN_HELLO_X: '' }, config: { X: '' } }, 'nothing but its own variables');
+    { environment: { PLUGIN_HELLO_X: '' }, config: { X: '' }, granted: [] }, 'nothing but its own variables');
+});
+
+t.test('what is granted to a plugin is no setting of its own, and must be known', async (t) => {
+  const { pluginVariables } = parseConfig({ PLUGIN_HELLO_PERMISSIONS: 'network, write:/var/x', PLUGIN_HELLO_X: '1' }, DIRECTORY);
+  t.strictSame(pluginSettings(pluginVariables, 'hello', ['hello']), { environment: { PLUGIN_HELLO_X: '1' }, config: { X: '1' }, granted: ['network', 'write:/var/x'] });
+  t.match(problemsOf(t, () => parseConfig({ PLUGIN_HELLO_PERMISSIONS: 'network,root,write:x,read:/a/../b,read:/*' }, DIRECTORY)),
+    ['root', 'write:x', 'read:/a/../b', 'read:/*'].map((entry) => new RegExp(`^PLUGIN_HELLO_PERMISSIONS has "${entry.replaceAll('*', '\\*')}", which is no permission`)));
 });
 
 /** Runs the built program in an empty folder; it must end by itself. */

@@ -11,7 +11,7 @@ import { Ajv } from 'ajv';
 import { validate as lint } from 'dockerfile-utils';
 import t from 'tap';
 import { parse } from 'yaml';
-import { SHUTDOWN_TIMEOUT_MS } from '../../protocol/limits.js';
+import { GUARDIAN_STOP_TIMEOUT_MS } from '../../protocol/limits.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
@@ -176,7 +176,7 @@ t.test('docker-compose.yml', async (t) => {
       t.equal(service.restart, 'unless-stopped');
     }
     t.strictSame(api.tmpfs, ['/tmp:exec'], 'the tests start programs from there');
-    t.ok(seconds(api.stop_grace_period) * 1000 > SHUTDOWN_TIMEOUT_MS);
+    t.ok(seconds(api.stop_grace_period) * 1000 > GUARDIAN_STOP_TIMEOUT_MS);
   });
 
   await t.test('builds the API from the stage that has the tests', async (t) => {
@@ -208,8 +208,8 @@ t.test('Dockerfile', async (t) => {
       t.equal(last(stage, 'USER'), 'node', 'runs as an ordinary user');
       t.equal(stage.own.at(-1)?.keyword, 'USER', 'who is set last, for all to see');
       t.equal(last(stage, 'STOPSIGNAL'), 'SIGTERM');
-      t.strictSame(exec(last(stage, 'CMD')), ['node', 'dist/kernel/main.js'], 'runs node itself, so that it gets the signal');
-      t.notOk(last(stage, 'ENTRYPOINT'), 'leaves the place before the command free, for `npm test`');
+      t.strictSame(exec(last(stage, 'CMD')), ['node', 'dist/kernel/main.js'], 'runs node itself, so that the guardian gets the signal');
+      t.strictSame(exec(last(stage, 'ENTRYPOINT')), ['/usr/bin/tini', '--'], 'under an init that collects orphans, before any command, `npm test` too');
       const environment = history(stage).filter(({ keyword }) => keyword === 'ENV').map(({ text }) => text).join(' ');
       t.match(environment, 'HOST=0.0.0.0');
       t.match(environment, `PORT=${last(stage, 'EXPOSE')}`);

@@ -36,6 +36,8 @@ t.test('imports go in the allowed directions only', async (t) => {
     { within: /^kernel\//, forbidden: /^(\.\.\/)+plugins\/(hello|items|analytics)/, rule: 'the kernel never imports a plugin', typesToo: true },
     { within: /^kernel\/host\//, forbidden: /^\.\.\/(?!\.\.\/protocol\/)/, rule: 'the host imports only protocol', typesToo: true },
     { within: /^kernel\/(?!host\/)/, forbidden: /\/host\//, rule: 'the kernel thread never imports the host', typesToo: true },
+    { within: /^kernel\/(main\.ts|guardian)/, forbidden: /^(@?fastify|piscina|comlink|pg|esbuild)|\/(http|dispatch|services|host|process)\/|\/kernel\.js$/, rule: 'the guardian runs nothing of an application', typesToo: true },
+    { within: /^kernel\/(?!main\.ts|guardian|process\/)/, forbidden: /guardian/, rule: 'the kernel does not know its guardian', typesToo: true },
     { within: /^plugins\//, forbidden: /^\.\.\/|kernel/, rule: 'a plugin imports bulkhead/protocol and its own folder, nothing else of ours', typesToo: true },
     { within: /^(kernel|protocol|plugins)\//, forbidden: /^piscina$/, except: /^kernel\/plugins\/generation\.ts$/, rule: 'piscina is imported in one file' },
     { within: /^(kernel|protocol|plugins)\//, forbidden: /^comlink/, except: /^kernel\/(plugins\/control|host\/entry)\.ts$/, rule: 'comlink is imported in two files, one each side' },
@@ -83,7 +85,7 @@ t.test('every number of the limits is in bounds and has its unit in its name', a
   for (const [name, value] of Object.entries(limits)) {
     if (typeof value === 'number') {
       t.ok(Number.isSafeInteger(value) && value > 0, `${name} is a positive whole number`);
-      t.match(name, /_(MS|BYTES|MB|FRAMES|ENTRIES|CHARACTERS|MAX|PENDING|QUARANTINE)$/, `${name} says what it counts`);
+      t.match(name, /_(MS|BYTES|MB|FRAMES|MESSAGES|ENTRIES|CHARACTERS|MAX|PENDING|QUARANTINE|PERCENT|MIN)$/, `${name} says what it counts`);
     }
   }
 });
@@ -98,7 +100,7 @@ t.test('every error of the design has its status and a message that says what to
 
   const everything = {
     name: 'shop', known: ['a'], reason: 'why', status: 'stopped', silentMs: 1, concurrency: 1, queue: 1, timeoutMs: 1, method: 'GET', url: '/x', allowed: 'POST',
-    service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, problems: ['p'],
+    service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, perSecond: 1, refusedMs: 1_000, problems: ['p'],
   };
   for (const code of Object.keys(ERRORS) as ErrorCode[]) {
     const error = new BulkheadError(code, everything as never);

@@ -56,13 +56,16 @@ t.test('the watchdog', async (t) => {
   /** A watchdog with a clock of its own; `pass` looks every interval, as its timer would. */
   const setup = (hangTimeoutMs = 1_000) => {
     let now = 0;
-    const watchdog = new Watchdog(() => now);
+    let processBytes = 0;
+    const watchdog = new Watchdog(() => now, () => processBytes);
     const status = new StatusBlock();
     const reports: string[] = [];
     const watched = {
-      status, hangTimeoutMs,
+      status, unresponsiveAfterMs: UNRESPONSIVE_AFTER_MS, hangTimeoutMs, memoryMaxBytes: 1_000,
       onUnresponsive: (silentMs: number) => reports.push(`unresponsive ${silentMs}`),
       onHang: (silentMs: number) => reports.push(`hang ${silentMs}`),
+      onMemoryWarning: (bytes: number) => reports.push(`warning ${bytes}`),
+      onMemoryExceeded: (bytes: number) => reports.push(`exceeded ${bytes}`),
     };
     watchdog.watch(watched);
     t.teardown(() => watchdog.unwatch(watched));
@@ -73,7 +76,7 @@ t.test('the watchdog', async (t) => {
         watchdog.look();
       }
     };
-    return { watchdog, watched, reports, pass, jump: (ms: number) => { now += ms; watchdog.look(); } };
+    return { watchdog, watched, reports, pass, grow: (bytes: number) => { processBytes += bytes; }, jump: (ms: number) => { now += ms; watchdog.look(); } };
   };
 
   await t.test('says nothing while the heart beats', async (t) => {
@@ -105,6 +108,63 @@ t.test('the watchdog', async (t) => {
     t.strictSame(reports, []);
     pass(1_200, false);
     t.equal(reports.at(-1)?.startsWith('hang'), true, 'and still sees a hang after that');
+  });
+  await t.test('reports memory near the limit once, and ends what passes it', async (t) => {
+    const { reports, pass, watched } = setup();
+    const use = (heapUsed: number, external: number): void => {
+      watched.status.memory = { heapUsed, external, arrayBuffers: external };
+      pass(WATCHDOG_INTERVAL_MS * 3, true);
+    };
+    use(300, 400);
+    use(300, 600);
+    use(300, 610);
+    t.strictSame(reports, ['warning 900'], 'once');
+    use(300, 100);
+    use(300, 600);
+    t.strictSame(reports, ['warning 900', 'warning 900'], 'and again when it comes near again');
+    use(300, 701);
+    use(300, 900);
+    t.strictSame(reports.slice(2), ['exceeded 1001'], 'and once when it passes');
+  });
+  await t.test('puts the growth of the process down to the one that is silent', async (t) => {
+    const { reports, pass, grow } = setup(10_000);
+    pass(300, true);
+    grow(1_001);
+    pass(150, false);
+    t.strictSame(reports, [], 'not before it should have spoken');
+    pass(100, false);
+    t.strictSame(reports, ['exceeded 1001']);
+  });
+  await t.test('does not put down to it what another has said that it has, or had when it died', async (t) => {
+    const { reports, pass, grow, watchdog, watched } = setup(10_000);
+    const other = { ...watched, status: new StatusBlock(), memoryMaxBytes: 1e6 };
+    watchdog.watch(other);
+    const passTogether = (ms: number): void => {
+      for (let passed = 0; passed < ms; passed += WATCHDOG_INTERVAL_MS) {
+        other.status.beat();
+        pass(WATCHDOG_INTERVAL_MS, false);
+      }
+    };
+    passTogether(300);
+    grow(1_500);
+    other.status.memory = { heapUsed: 500, external: 1_000, arrayBuffers: 1_000 };
+    passTogether(300);
+    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), []);
+    watchdog.unwatch(other);
+    pass(100, false);
+    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), [], 'the process gives it back a little later');
+    grow(1_001);
+    pass(100, false);
+    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), ['exceeded 1001'], 'its own still counts');
+  });
+  await t.test('blames neither of two that are silent', async (t) => {
+    const { reports, pass, grow, watchdog, watched } = setup(10_000);
+    const other = { ...watched, status: new StatusBlock() };
+    watchdog.watch(other);
+    t.teardown(() => watchdog.unwatch(other));
+    grow(5_000);
+    pass(400, false);
+    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), []);
   });
   await t.test('keeps to the time that each plugin has set', async (t) => {
     const { reports, pass } = setup(5_000);

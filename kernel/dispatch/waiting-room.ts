@@ -1,0 +1,90 @@
+// Requests that wait for their plugin to come back after a death. Must not know why it is away.
+import type { BulkheadError } from '../../protocol/errors.js';
+import { DEADLINE_SWEEP_INTERVAL_MS, SUSPECT_HELD_BACK_MS } from '../../protocol/limits.js';
+import type { Dispatcher } from './dispatcher.js';
+import type { Exchange } from './exchange.js';
+
+export interface Guest {
+  readonly exchange: Exchange;
+  /** May be what ended the last generation. */
+  readonly suspect: boolean;
+  /** What its client hears when the plugin does not come back in time. */
+  readonly error: () => BulkheadError;
+}
+
+interface Waiting extends Guest {
+  readonly waitMs: number;
+  /** In milliseconds of `performance.now()`. */
+  until: number;
+}
+
+export class WaitingRoom {
+  readonly #waiting = new Map<Exchange, Waiting>();
+  #sweep: NodeJS.Timeout | null = null;
+
+  get size(): number {
+    return this.#waiting.size;
+  }
+
+  /** Lets a request wait for at most `waitMs`, and not beyond its deadline. */
+  enter(guest: Guest, waitMs: number): void {
+    const { exchange } = guest;
+    exchange.onOver = this.#leave;
+    this.#waiting.set(exchange, { ...guest, waitMs, until: Math.min(performance.now() + waitMs, exchange.deadline) });
+    this.#sweep ??= setInterval(() => this.#dismissLate(), DEADLINE_SWEEP_INTERVAL_MS);
+  }
+
+  /** The plugin is back. A suspect follows when those who died with it are done, or after SUSPECT_HELD_BACK_MS: it must not take them along again. */
+  release(dispatcher: Dispatcher): void {
+    const latest = performance.now() + SUSPECT_HELD_BACK_MS;
+    const suspects: Exchange[] = [];
+    const others: Exchange[] = [];
+    for (const guest of this.#waiting.values()) {
+      (guest.suspect ? suspects : others).push(guest.exchange);
+      // Its wait for the plugin has ended in time; another one would begin if that died once more.
+      if (guest.suspect) guest.until = Math.min(latest + guest.waitMs, guest.exchange.deadline);
+    }
+    for (const exchange of others) {
+      this.#waiting.delete(exchange);
+      dispatcher.dispatch(exchange);
+    }
+    this.#rest();
+    if (suspects.length > 0) this.#releaseLater(dispatcher, suspects, others, latest);
+  }
+
+  /** The plugin does not come back soon. */
+  dismiss(): void {
+    for (const { exchange, error } of [...this.#waiting.values()]) exchange.fail(error());
+  }
+
+  #releaseLater(dispatcher: Dispatcher, suspects: readonly Exchange[], others: readonly Exchange[], latest: number): void {
+    if (performance.now() < latest && others.some(({ over, answering }) => !over && !answering)) {
+      setImmediate(() => setTimeout(() => this.#releaseLater(dispatcher, suspects, others, latest), 1));
+      return;
+    }
+    for (const exchange of suspects) {
+      // It may have left, or the generation may have died meanwhile and with it the others: then it waits on.
+      if (this.#waiting.has(exchange) && dispatcher.open) {
+        this.#waiting.delete(exchange);
+        dispatcher.dispatch(exchange);
+      }
+    }
+    this.#rest();
+  }
+
+  readonly #leave = (exchange: Exchange): void => {
+    this.#waiting.delete(exchange);
+    this.#rest();
+  };
+
+  #rest(): void {
+    if (this.#waiting.size > 0 || this.#sweep === null) return;
+    clearInterval(this.#sweep);
+    this.#sweep = null;
+  }
+
+  #dismissLate(): void {
+    const now = performance.now();
+    for (const { exchange, error, until } of [...this.#waiting.values()]) if (until <= now) exchange.fail(error());
+  }
+}
