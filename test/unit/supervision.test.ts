@@ -100,6 +100,16 @@ t.test('the watchdog', async (t) => {
     pass(900, false);
     t.equal(reports.filter((report) => report.startsWith('hang')).length, 0);
   });
+  await t.test('forgets the silence of one that is watched anew', async (t) => {
+    const { reports, pass, watchdog, watched } = setup(5_000);
+    pass(2_000, false);
+    watched.hangTimeoutMs = 1_000;
+    watchdog.watch(watched);
+    pass(900, false);
+    t.notOk(reports.some((report) => report.startsWith('hang')), 'what was right before it is no hang after it');
+    pass(150, false);
+    t.equal(reports.at(-1), 'hang 1000');
+  });
   await t.test('blames nobody for a kernel that stood still itself', async (t) => {
     const { reports, pass, jump } = setup();
     pass(300, true);
