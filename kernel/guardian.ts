@@ -4,7 +4,8 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BulkheadError } from '../protocol/errors.js';
-import { BACKOFF_INITIAL_MS, BACKOFF_MAX_MS, GUARDIAN_STOP_TIMEOUT_MS, RESTORE_WAIT_MS, SILENT_BOOT_FAILURES_MAX } from '../protocol/limits.js';
+import { GUARDIAN_STOP_TIMEOUT_MS, RESTORE_WAIT_MS, SILENT_BOOT_FAILURES_MAX } from '../protocol/limits.js';
+import { backOffMs } from './back-off.js';
 import { kernelEnvironment, type Config } from './config.js';
 import { startEmbeddedDatabase, type EmbeddedDatabase } from './database/embedded.js';
 import { Chronicle } from './guardian/chronicle.js';
@@ -91,7 +92,7 @@ export class Guardian {
       if (signal.aborted) return;
       failures = end.booted ? 0 : failures + 1;
       if (failures === 0) continue;
-      const pauseMs = Math.min(BACKOFF_INITIAL_MS * 2 ** (failures - 1), BACKOFF_MAX_MS);
+      const pauseMs = backOffMs(failures);
       this.#trouble = { reason: `it ${end.how}`, retryAfterSeconds: Math.ceil(pauseMs / 1_000) };
       if (failures > SILENT_BOOT_FAILURES_MAX) this.#harbour.shut();
       await delay(pauseMs, undefined, { signal }).catch(() => {});

@@ -4,7 +4,8 @@ import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BACKOFF_INITIAL_MS, BACKOFF_MAX_MS, DEATH_WINDOW_MS } from '../../protocol/limits.js';
+import { DEATH_WINDOW_MS } from '../../protocol/limits.js';
+import { backOffMs } from '../back-off.js';
 import { findBundledPostgres } from './postgres-binaries.js';
 import type { PostgresBinaries } from './postgres-binaries.js';
 import { openCluster } from './postgres-cluster.js';
@@ -72,9 +73,8 @@ export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): P
         if (!stopping.signal.aborted) log.warn({ pid }, `the database server ${how}; it is started again`);
       }
       if (stopping.signal.aborted) return;
-      const pauseMs = Math.min(BACKOFF_INITIAL_MS * 2 ** failures, BACKOFF_MAX_MS);
       failures += 1;
-      await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {});
+      await sleep(backOffMs(failures), undefined, { signal: stopping.signal }).catch(() => {});
       server = await launch().catch((error: Error) => {
         if (!stopping.signal.aborted) log.warn({ reason: error.message }, 'the database server could not be started again; another attempt follows');
         return undefined;

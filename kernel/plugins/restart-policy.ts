@@ -1,5 +1,6 @@
 // Whether and when a plugin that died is restarted: a pure function of its setbacks, the time and chance. Must not know plugins or timers.
-import { BACKOFF_INITIAL_MS, BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE } from '../../protocol/limits.js';
+import { DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE } from '../../protocol/limits.js';
+import { backOffMs } from '../back-off.js';
 
 export type Verdict =
   | { readonly action: 'restart'; readonly delayMs: number }
@@ -27,6 +28,6 @@ export function judge(setbacks: readonly Setback[], now: number, random: number)
   for (let i = setbacks.length - 1; i > 0 && setbacks[i]!.at - setbacks[i - 1]!.at < DEATH_WINDOW_MS; i -= 1) streak += 1;
   if (recent >= DEATHS_BEFORE_QUARANTINE) return { action: 'quarantine', reason: `it died ${recent} times within ${DEATH_WINDOW_MS / 1_000} s` };
   if (streak === 1) return { action: 'restart', delayMs: 0 };
-  const full = Math.min(BACKOFF_INITIAL_MS * 2 ** (streak - 2), BACKOFF_MAX_MS);
+  const full = backOffMs(streak - 1);
   return { action: 'restart', delayMs: Math.round(full * (0.5 + random / 2)) };
 }

@@ -1,6 +1,7 @@
 // Where workers come from: one that is booted already when it fits, else a new one. Must not know which plugin it is for.
 import type { Logger } from 'pino';
-import { BACKOFF_INITIAL_MS, BACKOFF_MAX_MS, PLUGIN_LIMITS, STANDBY_REFILL_DELAY_MS } from '../../protocol/limits.js';
+import { PLUGIN_LIMITS, STANDBY_REFILL_DELAY_MS } from '../../protocol/limits.js';
+import { backOffMs } from '../back-off.js';
 import type { Berths } from './berths.js';
 import { Generation } from './generation.js';
 
@@ -87,7 +88,7 @@ export class Standby {
       const place = this.#ready.indexOf(spare);
       if (place === -1) return;
       this.#ready.splice(place, 1);
-      this.#refillAfter(BACKOFF_INITIAL_MS);
+      this.#refillAfter(backOffMs(1));
     });
     try {
       await spare.ready();
@@ -99,8 +100,8 @@ export class Standby {
       await spare.gone;
       if (!this.#open) return;
       this.#log.warn({ reason: (error as Error).message }, 'a standby worker did not boot; another attempt follows');
-      this.#refillAfter(Math.min(BACKOFF_INITIAL_MS * 2 ** this.#failures, BACKOFF_MAX_MS));
       this.#failures += 1;
+      this.#refillAfter(backOffMs(this.#failures));
     }
   }
 
