@@ -80,6 +80,9 @@ export interface EventFrame { readonly kind: 'event'; readonly topic: string; re
 /** Lines of pino JSON, each with its line feed. */
 export interface LogFrame { readonly kind: 'log'; readonly lines: string }
 
+/** Nobody has caught this, and the worker is about to end of it: the last frame, sent because the end of a thread takes Node some milliseconds to make known. */
+export interface FatalFrame { readonly kind: 'fatal'; readonly error: PlainError }
+
 export type KernelToHostFrame =
   | RequestFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseEndedFrame
@@ -89,7 +92,7 @@ export type HostToKernelFrame =
   | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
   | ProvideFrame | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
-  | LogFrame;
+  | LogFrame | FatalFrame;
 
 /** What travels on a direct port from consumer to provider. `method` is null when the service is a function. */
 export interface CallFrame { readonly kind: 'call'; readonly id: number; readonly method: string | null; readonly args: readonly unknown[] }

@@ -31,8 +31,10 @@ export interface HostOrder {
 export interface HostApi {
   /** Resolves when the host is loaded and warm; only a standby is asked. */
   ready(): Promise<void>;
+  /** Takes the order; the bundle need not be there yet. */
+  enlist(order: HostOrder): Promise<void>;
   /** Imports the bundle and reads its manifest; no hook has run yet. */
-  describe(order: HostOrder): Promise<PluginManifest>;
+  describe(): Promise<PluginManifest>;
   /** Runs the plugin's `init`. */
   init(): Promise<void>;
   /** Runs the plugin's `routes` and makes its Fastify ready. */

@@ -111,7 +111,7 @@ export const BOOT_UNRESPONSIVE_AFTER_MS = 2_500;
 /** How often a host bumps its heartbeat: five times within the shortest silence that is reported. */
 export const HEARTBEAT_INTERVAL_MS = 100;
 /** How often the kernel looks at all heartbeats: a hang is seen at most this much after its limit. */
-export const WATCHDOG_INTERVAL_MS = 50;
+export const WATCHDOG_INTERVAL_MS = 20;
 /** Silence after which the growth of the whole process is put down to the one worker that is silent: it cannot report its memory. */
 export const MEMORY_BLIND_AFTER_MS = 2 * HEARTBEAT_INTERVAL_MS;
 /** Silence that is reported as `unresponsive`: a human notices half a second. */

@@ -1,10 +1,10 @@
 // The plugin's own Fastify, set up so that its answers to errors look like everybody's. Must not know the transport.
 import { STATUS_CODES } from 'node:http';
 import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
-import type { Logger } from 'pino';
 import { BulkheadError, toPlainError, type ErrorBody } from '../../protocol/errors.js';
-import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
+import type { PluginApp, RouteDescription } from '../../protocol/plugin.js';
 import type { HostRequest } from './http-request.js';
+import type { Tenancy } from './tenancy.js';
 
 export interface HostApp {
   readonly app: PluginApp;
@@ -12,8 +12,8 @@ export interface HostApp {
   readonly routes: readonly RouteDescription[];
 }
 
-/** `debug` shows clients the text of unexpected errors. */
-export function createApp(manifest: PluginManifest, log: Logger, debug: boolean): HostApp {
+/** Resolves when the plugin's routes can be asked. With `debug`, clients see the text of unexpected errors. */
+export async function createApp({ definition, manifest, context, log, debug }: Tenancy): Promise<HostApp> {
   const routes: RouteDescription[] = [];
   const app = fastify({
     loggerInstance: log,
@@ -44,11 +44,16 @@ export function createApp(manifest: PluginManifest, log: Logger, debug: boolean)
     request.log.error({ err }, `failed while handling ${request.method} ${request.originalUrl}`);
     return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl, reason }));
   });
+  await app.register(async (scope) => {
+    await definition.routes?.(scope as unknown as PluginApp, context);
+    answerUnknownRoutes(scope as unknown as PluginApp);
+  });
+  await app.ready();
   return { app: app as unknown as PluginApp, routes };
 }
 
 /** Called in the plugin's own scope, so that its hooks see these requests too. Leaves a handler of the plugin's own in place. */
-export function answerUnknownRoutes(scope: PluginApp): void {
+function answerUnknownRoutes(scope: PluginApp): void {
   try {
     scope.setNotFoundHandler((request, reply) => {
       void sendError(request, reply, new BulkheadError('ROUTE_UNKNOWN', { method: request.method, url: request.originalUrl }));

@@ -1,47 +1,29 @@
 // Runs one plugin inside its worker: the control plane's calls, in order, and the context that the plugin gets. Must not know the kernel's side.
 import { setTimeout as delay } from 'node:timers/promises';
-import { pino, type Logger } from 'pino';
+import type { Logger } from 'pino';
 import { Channel } from '../../protocol/channel.js';
-import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import { toPlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
-import { HEARTBEAT_INTERVAL_MS, PLUGIN_LIMITS } from '../../protocol/limits.js';
-import { readManifest, type PluginApp, type PluginContext, type PluginDefinition, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
+import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
+import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
-import { answerUnknownRoutes, createApp } from './app.js';
-import { createLentPool, type LentPool } from './database-client.js';
-import { HostEvents } from './events.js';
+import { createApp } from './app.js';
 import { captureConsole, createHostLogger } from './log.js';
-import { HostServices } from './services.js';
+import { createTenancy, type Tenancy } from './tenancy.js';
 import { Transport } from './transport.js';
 import { raiseWalls } from './walls.js';
+import { warmUp } from './warm-up.js';
 
-/** What exists once the kernel has said which plugin this worker runs. */
-interface Tenancy {
-  readonly definition: PluginDefinition;
-  readonly manifest: PluginManifest;
-  readonly context: PluginContext;
-  readonly log: Logger;
-  readonly debug: boolean;
-  readonly services: HostServices;
-  readonly events: HostEvents;
-  readonly database: LentPool;
-  readonly stopping: AbortController;
-}
-
-/** For a plugin that is not there yet. */
-const STAND_IN: PluginManifest = Object.freeze({ name: 'standby', version: '0.0.0', description: '', mounts: [], limits: PLUGIN_LIMITS, permissions: [] });
-
-const STAND_IN_SCHEMA = { type: 'object', required: ['id'], properties: { id: { type: 'integer', minimum: 1 }, name: { type: 'string' } } } as const;
-/** The first loads the code, the next ones let V8 see it again; more made no difference. */
-const WARM_UP_ROUNDS = 3;
-
+/** Built beside this file, for all plugins that use it. */
+const TYPEBOX = new URL('./typebox/index.js', import.meta.url).href;
 export class Host implements HostApi {
   /** Resolves when the plugin has stopped: the end of the worker's one task. */
   readonly finished: Promise<void>;
   readonly #channel: Channel<HostToKernelFrame, KernelToHostFrame>;
   readonly #status: StatusBlock;
   readonly #transport: Transport;
+  #enlisted: { readonly order: HostOrder; readonly log: Logger } | null = null;
   #tenancy: Tenancy | null = null;
   #initialized = false;
   #app: PluginApp | null = null;
@@ -56,40 +38,32 @@ export class Host implements HostApi {
   }
 
   async ready(): Promise<void> {
-    // Runs through what every plugin needs first, so that its code is loaded and compiled by then.
-    for (let round = 0; round < WARM_UP_ROUNDS; round += 1) {
-      const { app } = createApp(STAND_IN, pino({ level: 'silent' }), false);
-      await app.register(async (scope) => {
-        scope.post('/:id', { schema: { params: STAND_IN_SCHEMA, body: STAND_IN_SCHEMA, response: { 200: STAND_IN_SCHEMA } } }, async ({ params }) => params);
-        answerUnknownRoutes(scope);
-      });
-      await app.ready();
-      await app.close();
-    }
+    await import(TYPEBOX);
+    await warmUp();
   }
 
-  async describe(order: HostOrder): Promise<PluginManifest> {
+  async enlist(order: HostOrder): Promise<void> {
     Object.assign(process.env, order.environment);
     const log = createHostLogger({ plugin: order.name, generation: order.generation }, order.logLevel, (lines) => this.#send({ kind: 'log', lines }));
     captureConsole(log);
     raiseWalls(log);
     // The kernel hears of the end all the same, but without a stack, and of what is no Error not even what it was.
     process.on('uncaughtExceptionMonitor', (thrown: unknown) => {
-      log.fatal({ err: thrown instanceof Error ? thrown : toPlainError(thrown) }, 'nobody caught this, and it ends the worker');
+      // Then it is the plugin's to handle.
+      if (process.listenerCount('uncaughtException') > 0 || process.hasUncaughtExceptionCaptureCallback()) return;
+      const error = toPlainError(thrown);
+      log.fatal({ err: thrown instanceof Error ? thrown : error }, 'nobody caught this, and it ends the worker');
+      this.#send({ kind: 'fatal', error });
       this.#channel.flush();
     });
-    const module = (await import(order.bundle)) as { default?: unknown };
-    const reading = readManifest(module.default, order.name);
-    if ('problems' in reading) throw new BulkheadError('PLUGIN_LOAD_FAILED', { name: order.name, reason: reading.problems.join('; ') });
+    this.#enlisted = { order, log };
+  }
 
-    const { manifest } = reading;
-    const stopping = new AbortController();
-    const services = new HostServices(order.name, this.#send);
-    const events = new HostEvents(this.#send, log);
-    const database = createLentPool({ send: this.#send, connections: manifest.limits.connections, log });
-    const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
-    this.#tenancy = { definition: module.default as PluginDefinition, manifest, context, log, debug: order.debug, services, events, database, stopping };
-    return manifest;
+  async describe(): Promise<PluginManifest> {
+    const { order, log } = this.#enlisted!;
+    const module = (await import(order.bundle)) as { default?: unknown };
+    this.#tenancy = createTenancy(module.default, order, log, this.#send);
+    return this.#tenancy.manifest;
   }
 
   async init(): Promise<void> {
@@ -99,14 +73,8 @@ export class Host implements HostApi {
   }
 
   async mount(): Promise<readonly RouteDescription[]> {
-    const { definition, context, manifest, log, debug } = this.#tenant();
-    const { app, routes } = createApp(manifest, log, debug);
+    const { app, routes } = await createApp(this.#tenant());
     this.#app = app;
-    await app.register(async (scope) => {
-      await definition.routes?.(scope as typeof app, context);
-      answerUnknownRoutes(scope as typeof app);
-    });
-    await app.ready();
     this.#transport.serve(app);
     return routes;
   }
@@ -176,6 +144,6 @@ export function hostApi(host: Host): HostApi {
     }
   };
   return Object.freeze({
-    ready: plain(host.ready), describe: plain(host.describe), init: plain(host.init, turn), mount: plain(host.mount, turn), start: plain(host.start, turn), stop: plain(host.stop),
+    ready: plain(host.ready), enlist: plain(host.enlist), describe: plain(host.describe), init: plain(host.init, turn), mount: plain(host.mount, turn), start: plain(host.start, turn), stop: plain(host.stop),
   });
 }

@@ -33,21 +33,22 @@ export class Berths {
     return berth;
   }
 
+  /** The URL that a bundle has in a berth that is furnished with it. */
+  bundleIn(berth: string, bundle: string): string {
+    return pathToFileURL(join(berth, basename(fileURLToPath(bundle)))).href;
+  }
+
   /**
    * Puts a bundle and the other files of the plugin's folder into a berth, so that paths relative to the plugin file hold. Links and no copies
-   * where the file system can; symbolic links, packages and hidden files stay out. Returns the URL of the bundle there.
+   * where the file system can; symbolic links, packages and hidden files stay out.
    */
-  async furnish(berth: string, bundle: string, folder: string): Promise<string> {
-    const files = await listFiles(folder);
-    await mkdir(berth, { recursive: true });
-    for (const { path, isFolder } of files) {
-      if (isFolder) await mkdir(join(berth, path), { recursive: true });
-      else await linkOrCopy(join(folder, path), join(berth, path));
-    }
-    const source = fileURLToPath(bundle);
-    const target = join(berth, basename(source));
-    await linkOrCopy(source, target);
-    return pathToFileURL(target).href;
+  async furnish(berth: string, bundle: string, folder: string): Promise<void> {
+    const [files] = await Promise.all([listFiles(folder), mkdir(berth, { recursive: true })]);
+    for (const { path, isFolder } of files) if (isFolder) await mkdir(join(berth, path));
+    await Promise.all([
+      linkOrCopy(fileURLToPath(bundle), fileURLToPath(this.bundleIn(berth, bundle))),
+      ...files.filter(({ isFolder }) => !isFolder).map(({ path }) => linkOrCopy(join(folder, path), join(berth, path))),
+    ]);
   }
 
   async leave(berth: string): Promise<void> {

@@ -58,17 +58,15 @@ export class Commission {
     const { name } = this.#record;
     const { granted, ...settings } = this.#context.settings(name);
     const generation = this.#context.standby.take({ heapMb, granted });
-    const bundle = await this.#context.berths.furnish(generation.berth, code.bundle, code.folder).catch((error: Error) => {
-      generation.kill('failed', error.message);
-      throw error;
-    });
+    const { berths } = this.#context;
     const compartment = new Compartment(this.#context.ship, {
       generation,
-      order: { name, generation: (this.#record.generation += 1), bundle, folder: generation.berth, ...settings },
+      order: { name, generation: (this.#record.generation += 1), bundle: berths.bundleIn(generation.berth, code.bundle), folder: generation.berth, ...settings },
       counts: this.#record.requests,
       onDeath: (death, orphans) => this.#events.onDeath(compartment, death, orphans),
     });
     this.#events.onOpen(compartment);
+    await Promise.all([compartment.enlist(), berths.furnish(generation.berth, code.bundle, code.folder)]);
     const manifest = await compartment.describe();
     const missing = missingPermissions(manifest.permissions, granted);
     if (missing.length === 0) return { compartment, manifest };

@@ -64,7 +64,7 @@ export class Compartment {
     const { name, generation } = options.order;
     this.#log = ship.log.child({ plugin: name, generation });
     this.generation = options.generation;
-    this.generation.enlist({ number: generation, onFrame: (frame) => this.#receive(frame), onDeath: (death) => this.#flood(death) });
+    this.generation.assign({ number: generation, onFrame: (frame) => this.#receive(frame), onDeath: (death) => this.#flood(death) });
     this.#party = { plugin: name, send: this.#send };
     this.#watched = this.#watchedBy();
     const { threadId, heapLimitMb } = this.generation;
@@ -89,10 +89,15 @@ export class Compartment {
     return this.#ship.services.namesOf(this.#party);
   }
 
-  /** Imports the plugin; the walls that its manifest asks for stand when this resolves. */
-  async describe(): Promise<PluginManifest> {
+  /** Tells the worker whose it is. */
+  enlist(): Promise<void> {
     if (this.generation.alive) this.#ship.watchdog.watch(this.#watched);
-    const manifest = await this.generation.describe(this.#options.order);
+    return this.generation.enlist(this.#options.order);
+  }
+
+  /** Imports the plugin, whose files must be there. */
+  async describe(): Promise<PluginManifest> {
+    const manifest = await this.generation.describe();
     const { limits } = manifest;
     this.#dispatcher = new Dispatcher(manifest.name, limits, this.#send, this.#options.counts);
     this.#lending = new Lending({ database: this.#ship.database, plugin: manifest.name, quota: limits.connections, send: this.#send, log: this.#log });
@@ -157,6 +162,7 @@ export class Compartment {
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);
       case 'log': return this.#ship.writeLines(frame.lines);
+      case 'fatal': return this.generation.crash(frame.error);
       case 'provide': return this.#provide(frame.service);
       case 'service-open': return this.#ship.services.connect(this.#party, frame.ref, frame.service);
       case 'subscribe': return this.#ship.events.subscribe(this.#party, frame.topic);

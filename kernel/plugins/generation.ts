@@ -86,13 +86,13 @@ export class Generation {
       // Piscina, which knows the cause of any later end, gets to tell it first.
       setImmediate(() => this.kill('crashed', `its worker exited with code ${code} while it booted`));
     }));
-    this.#pool.on('error', (error: Error) => this.kill('crashed', `${error.name}: ${error.message}`));
     // A plugin may throw anything, also nothing.
+    this.#pool.on('error', (thrown: unknown) => this.crash(toPlainError(thrown)));
     this.gone = life.then(() => this.#end(null), (thrown: unknown) => this.#end(toPlainError(thrown)));
   }
 
   /** Gives the worker to a plugin, once. */
-  enlist(command: Command): void {
+  assign(command: Command): void {
     this.#command = command;
     const death = this.#death;
     // It has ended unnoticed, while it was nobody's.
@@ -118,8 +118,12 @@ export class Generation {
     return this.#control.call('its boot', BOOT_TIMEOUT_MS, (host) => host.ready());
   }
 
-  describe(order: HostOrder): Promise<PluginManifest> {
-    return this.#control.call('its import', BOOT_TIMEOUT_MS, (host) => host.describe(order));
+  enlist(order: HostOrder): Promise<void> {
+    return this.#control.call('its boot', BOOT_TIMEOUT_MS, (host) => host.enlist(order));
+  }
+
+  describe(): Promise<PluginManifest> {
+    return this.#control.call('its import', BOOT_TIMEOUT_MS, (host) => host.describe());
   }
 
   init(): Promise<void> {
@@ -145,6 +149,12 @@ export class Generation {
     });
     await this.gone;
     if (this.#stopFailure !== null) throw this.#stopFailure;
+  }
+
+  /** It is ending by itself, of this. */
+  crash(error: PlainError): void {
+    const { kind, cause } = causeOf(error);
+    this.kill(kind, cause);
   }
 
   /** Ends the thread, whatever it does. */

@@ -6,7 +6,8 @@ export class Restarts {
   readonly #random: () => number;
   /** Since the operator last intervened; times in milliseconds since 1970. */
   #setbacks: Setback[] = [];
-  #timer: NodeJS.Timeout | null = null;
+  /** Ends the wait for the next restart. */
+  #cancel: (() => void) | null = null;
 
   /** `random` gives numbers from 0 up to but not including 1. */
   constructor(random: () => number) {
@@ -21,12 +22,19 @@ export class Restarts {
 
   schedule(delayMs: number, restart: () => void): void {
     this.cancel();
-    this.#timer = setTimeout(restart, delayMs);
+    if (delayMs > 0) {
+      const timer = setTimeout(restart, delayMs);
+      this.#cancel = () => clearTimeout(timer);
+    } else {
+      // A timer of 0 takes a millisecond or more.
+      const turn = setImmediate(restart);
+      this.#cancel = () => clearImmediate(turn);
+    }
   }
 
   cancel(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#cancel?.();
+    this.#cancel = null;
   }
 
   /** The operator has intervened: what happened before does not count any more. */

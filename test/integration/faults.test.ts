@@ -31,7 +31,9 @@ const DEATHS: readonly { readonly name: string; readonly path: string; readonly 
   { name: 'a heap full of one growing array', path: '/fault/growing-array', kind: 'out-of-memory', cause: /^it used up its heap$/ },
   { name: 'a heap full of strings', path: '/fault/strings', kind: 'out-of-memory', cause: /^it used up its heap$/ },
   { name: 'a hoard of Buffers', path: '/fault/buffers', kind: 'out-of-memory', cause: /^it used \d{3} MiB of memory, and 110 are its limit$/ },
-  { name: 'a timer that posts what cannot be cloned', path: '/timer/uncloneable', kind: 'crashed', cause: /no Error; the log has it$/ },
+  { name: 'a timer that posts what cannot be cloned', path: '/timer/uncloneable', kind: 'crashed', cause: /could not be cloned\.$/ },
+  { name: 'an object thrown in a timer', path: '/timer/throw-object', kind: 'crashed', cause: /no Error; the log has it$/ },
+  { name: 'an object thrown in a timer that throws when it is looked at', path: '/timer/throw-trap', kind: 'crashed', cause: /^Error: a value that cannot be shown$/ },
   { name: 'ports that were closed', path: '/fault/closed-ports', kind: 'crashed', cause: /^it closed its port to the kernel$/ },
   { name: 'a flood of frames', path: '/fault/frames', kind: 'crashed', cause: /^it sent more than \d+ frames in a second$/, loopHeldMaxMs: 400 }, // so many frames are read first, at 1 to 2 µs each
   { name: 'a throw in a timer with nothing in flight', path: '/later/throw', kind: 'crashed', cause: /^Error: a secret/ },

@@ -8,7 +8,8 @@ export default definePlugin({
   routes(app) {
     app.get('/', { schema: { response: { 200: Type.Object({ well: Type.Boolean() }) } } }, async () => ({ well: true }));
     app.post('/throw', () => {
-      setImmediate(() => { throw new Error('thrown outside of a handler'); });
+      // On the clock that all processes share.
+      setImmediate(() => { throw new Error(`thrown at ${process.hrtime.bigint()}`); });
       return new Promise(() => {});
     });
     app.post('/hang', () => { for (;;); });

@@ -1,0 +1,34 @@
+// What one plugin has of its worker: its definition, the context that it gets, and what stands behind that. Must not know who calls it when.
+import type { Logger } from 'pino';
+import { BulkheadError } from '../../protocol/errors.js';
+import type { HostToKernelFrame } from '../../protocol/frames.js';
+import type { HostOrder } from '../../protocol/host-api.js';
+import { readManifest, type PluginContext, type PluginDefinition, type PluginManifest } from '../../protocol/plugin.js';
+import { createLentPool, type LentPool } from './database-client.js';
+import { HostEvents } from './events.js';
+import { HostServices } from './services.js';
+
+export interface Tenancy {
+  readonly definition: PluginDefinition;
+  readonly manifest: PluginManifest;
+  readonly context: PluginContext;
+  readonly log: Logger;
+  readonly debug: boolean;
+  readonly services: HostServices;
+  readonly events: HostEvents;
+  readonly database: LentPool;
+  readonly stopping: AbortController;
+}
+
+/** `exported` is the default export of the plugin's code. Throws `PLUGIN_LOAD_FAILED` with all that is wrong with it. */
+export function createTenancy(exported: unknown, order: HostOrder, log: Logger, send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void): Tenancy {
+  const reading = readManifest(exported, order.name);
+  if ('problems' in reading) throw new BulkheadError('PLUGIN_LOAD_FAILED', { name: order.name, reason: reading.problems.join('; ') });
+  const { manifest } = reading;
+  const stopping = new AbortController();
+  const services = new HostServices(order.name, send);
+  const events = new HostEvents(send, log);
+  const database = createLentPool({ send, connections: manifest.limits.connections, log });
+  const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
+  return { definition: exported as PluginDefinition, manifest, context, log, debug: order.debug, services, events, database, stopping };
+}
