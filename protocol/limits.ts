@@ -21,6 +21,8 @@ export interface PluginLimits {
   readonly hangTimeoutMs: number;
   /** How long a request may wait for the plugin to come back after a death, in milliseconds (0 to 60,000). */
   readonly replayWaitMs: number;
+  /** How long a plugin that is stopped may finish what it has begun, in milliseconds (0 to 60,000); a kernel that stops waits no longer than SHUTDOWN_TIMEOUT_MS in all. */
+  readonly drainTimeoutMs: number;
   /** PostgreSQL connections lent to the worker at one time (1 to 100). */
   readonly connections: number;
 }
@@ -42,6 +44,8 @@ export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
   hangTimeoutMs: 1_000,
   // A restart takes milliseconds, the first waits between restarts some hundred; a client takes two seconds for a slow answer and not for a failure.
   replayWaitMs: 2_000,
+  // With `stop()` under the ten seconds that Docker grants a container.
+  drainTimeoutMs: 5_000,
   // Less than half of the pool's default of 10: two busy plugins leave some for the rest.
   connections: 4,
 });
@@ -64,8 +68,6 @@ export const HEAP_ALLOWANCES_MAX = 4;
 export const BOOT_TIMEOUT_MS = 15_000;
 /** How long `init`, `routes` and `start` may take each: table creation and cache warming belong there. */
 export const HOOK_TIMEOUT_MS = 15_000;
-/** How long a stopping plugin may finish what it has begun; under the ten seconds that Docker grants a container. */
-export const DRAIN_TIMEOUT_MS = 5_000;
 /** How long `stop()` may take; with the drain still under Docker's ten seconds. */
 export const STOP_TIMEOUT_MS = 3_000;
 /** How long the kernel waits for a killed thread; a worker in `execSync` ends only when that does. */

@@ -105,6 +105,7 @@ const LIMIT_RANGES: { readonly [K in keyof PluginLimits]: readonly [min: number,
   bodyLimitBytes: [0, 1_073_741_824],
   hangTimeoutMs: [200, 600_000],
   replayWaitMs: [0, 60_000],
+  drainTimeoutMs: [0, 60_000],
   connections: [1, 100],
 };
 

@@ -5,6 +5,7 @@ import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes } from '../../protocol/flow.js';
 import type { EventFrame, HostToKernelFrame } from '../../protocol/frames.js';
 import { EVENT_PAYLOAD_MAX_BYTES, EVENTS_PER_SECOND_MAX } from '../../protocol/limits.js';
+import { Rate } from '../../protocol/rate.js';
 import type { Events } from '../../protocol/services.js';
 
 type Handler = (payload: never, publisher: string) => void | Promise<void>;
@@ -13,8 +14,7 @@ export class HostEvents implements Events {
   readonly #send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void;
   readonly #log: Logger;
   readonly #handlers = new Map<string, Set<Handler>>();
-  #second = 0;
-  #published = 0;
+  readonly #rate = new Rate(EVENTS_PER_SECOND_MAX);
 
   constructor(send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void, log: Logger) {
     this.#send = send;
@@ -22,13 +22,7 @@ export class HostEvents implements Events {
   }
 
   publish(topic: string, payload: unknown): void {
-    const second = Math.floor(performance.now() / 1_000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#published = 0;
-    }
-    this.#published += 1;
-    if (this.#published > EVENTS_PER_SECOND_MAX) throw new BulkheadError('EVENTS_TOO_MANY', { topic, perSecond: EVENTS_PER_SECOND_MAX }, { retryAfterSeconds: 1 });
+    if (!this.#rate.admit()) throw new BulkheadError('EVENTS_TOO_MANY', { topic, perSecond: EVENTS_PER_SECOND_MAX }, { retryAfterSeconds: 1 });
     const bytes = ownedBytes(serialize(payload));
     if (bytes.byteLength > EVENT_PAYLOAD_MAX_BYTES) throw new BulkheadError('EVENT_TOO_LARGE', { topic, bytes: bytes.byteLength, maxBytes: EVENT_PAYLOAD_MAX_BYTES });
     this.#send({ kind: 'publish', topic, payload: bytes }, [bytes.buffer]);

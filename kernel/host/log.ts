@@ -2,21 +2,13 @@
 import { format } from 'node:util';
 import { pino, type Logger } from 'pino';
 import { LOG_LINE_MAX_CHARACTERS, LOG_LINES_PER_SECOND_MAX } from '../../protocol/limits.js';
+import { Rate } from '../../protocol/rate.js';
 
 /** Makes the logger of one generation; every line carries the plugin's name and the generation's number. */
 export function createHostLogger(identity: { plugin: string; generation: number }, level: string, send: (lines: string) => void): Logger {
-  let second = 0;
-  let lines = 0;
+  const rate = new Rate(LOG_LINES_PER_SECOND_MAX, (dropped) => logger.warn({ dropped }, `${dropped} log lines were dropped: at most ${LOG_LINES_PER_SECOND_MAX} per second are kept`));
   const write = (line: string): void => {
-    const now = Math.floor(Date.now() / 1_000);
-    if (now !== second) {
-      const dropped = lines - LOG_LINES_PER_SECOND_MAX;
-      second = now;
-      lines = 0;
-      if (dropped > 0) logger.warn({ dropped }, `${dropped} log lines were dropped: at most ${LOG_LINES_PER_SECOND_MAX} per second are kept`);
-    }
-    lines += 1;
-    if (lines > LOG_LINES_PER_SECOND_MAX) return;
+    if (!rate.admit()) return;
     send(line.length <= LOG_LINE_MAX_CHARACTERS ? line : shortened(line));
   };
   const logger = pino({ level, base: identity, formatters: { level: (label) => ({ level: label }) } }, { write });

@@ -4,8 +4,9 @@ import { BulkheadError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostOrder } from '../../protocol/host-api.js';
 import type { Death } from '../../protocol/lifecycle.js';
-import { BOOT_HANG_TIMEOUT_MS, BOOT_UNRESPONSIVE_AFTER_MS, DRAIN_TIMEOUT_MS, FRAMES_PER_SECOND_MAX, PLUGIN_LIMITS, UNRESPONSIVE_AFTER_MS } from '../../protocol/limits.js';
+import { BOOT_HANG_TIMEOUT_MS, BOOT_UNRESPONSIVE_AFTER_MS, FRAMES_PER_SECOND_MAX, PLUGIN_LIMITS, UNRESPONSIVE_AFTER_MS } from '../../protocol/limits.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
+import { Rate } from '../../protocol/rate.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
@@ -53,10 +54,9 @@ export class Compartment {
   #dispatcher: Dispatcher | null = null;
   #lending: Lending | null = null;
   readonly #watched: Watched;
-  #hangTimeoutMs = BOOT_HANG_TIMEOUT_MS;
+  #limits = PLUGIN_LIMITS;
   #silentMs = 0;
-  #frames = 0;
-  #framesSince = 0;
+  readonly #frames = new Rate(FRAMES_PER_SECOND_MAX);
 
   constructor(ship: Ship, options: CompartmentOptions) {
     this.#ship = ship;
@@ -101,7 +101,7 @@ export class Compartment {
     const { limits } = manifest;
     this.#dispatcher = new Dispatcher(manifest.name, limits, this.#send, this.#options.counts);
     this.#lending = new Lending({ database: this.#ship.database, plugin: manifest.name, quota: limits.connections, send: this.#send, log: this.#log });
-    this.#hangTimeoutMs = limits.hangTimeoutMs;
+    this.#limits = limits;
     this.#watched.hangTimeoutMs = Math.max(BOOT_HANG_TIMEOUT_MS, limits.hangTimeoutMs);
     this.#watched.memoryMaxBytes = limits.memoryMb * 2 ** 20;
     return manifest;
@@ -114,7 +114,7 @@ export class Compartment {
   async mount(): Promise<readonly RouteDescription[]> {
     const routes = await this.generation.mount();
     // Not before: an import and the compilation of schemas hold the loop by right. What they held it for is not counted.
-    this.#watched.hangTimeoutMs = this.#hangTimeoutMs;
+    this.#watched.hangTimeoutMs = this.#limits.hangTimeoutMs;
     this.#watched.unresponsiveAfterMs = UNRESPONSIVE_AFTER_MS;
     if (this.generation.alive) this.#ship.watchdog.watch(this.#watched);
     return routes;
@@ -127,7 +127,7 @@ export class Compartment {
   /** Lets open requests finish, then the plugin's `stop`, then ends the thread. What `stop` throws is thrown when all is over. */
   async stop(): Promise<void> {
     const drained = this.#dispatcher?.drained() ?? Promise.resolve();
-    await within(Promise.race([drained, this.generation.gone]), DRAIN_TIMEOUT_MS);
+    await within(Promise.race([drained, this.generation.gone]), this.#limits.drainTimeoutMs);
     await this.generation.stop();
   }
 
@@ -147,7 +147,7 @@ export class Compartment {
 
   /** What comes from a worker may be anything; a frame that cannot be handled ends its generation and not the kernel. */
   #receive(frame: HostToKernelFrame): void {
-    if (this.#isFlood()) return this.generation.kill('crashed', `it sent more than ${FRAMES_PER_SECOND_MAX} frames in a second`);
+    if (!this.#frames.admit()) return this.generation.kill('crashed', `it sent more than ${FRAMES_PER_SECOND_MAX} frames in a second`);
     try {
       this.#route(frame);
     } catch (error) {
@@ -176,15 +176,6 @@ export class Compartment {
     if (owner === null) return;
     const { message } = new BulkheadError('PLUGIN_CONFLICT', { name: this.#party.plugin, reason: `the service "${service}" is provided by plugin "${owner}" already` });
     this.generation.kill('failed', message);
-  }
-
-  #isFlood(): boolean {
-    const now = performance.now();
-    if (now - this.#framesSince > 1_000) {
-      this.#framesSince = now;
-      this.#frames = 0;
-    }
-    return (this.#frames += 1) > FRAMES_PER_SECOND_MAX;
   }
 
   #watchedBy(): Watched {

@@ -137,12 +137,19 @@ export class Supervisor {
     return this.#lives.get(name)?.prior ?? null;
   }
 
-  /** Refuses new verbs, then drains and stops every plugin, the last loaded first begun. */
+  /** Refuses new verbs, then drains and stops every plugin: those first whose services no other uses any more. */
   async shutdown(): Promise<void> {
     this.#stopping = true;
-    await Promise.all(this.lives.reverse().map((life) => life.perform('stop', undefined).catch((error: unknown) => {
-      if ((error as BulkheadError).code !== 'PLUGIN_CONFLICT') this.#log.error({ plugin: life.record.name, err: toPlainError(error) }, 'did not stop cleanly');
-    })));
+    const { services } = this.#options.ship;
+    for (let left = this.lives; left.length > 0;) {
+      const unused = left.filter(({ record: { name } }) => !left.some(({ record }) => record.name !== name && services.uses(record.name, name)));
+      // In a circle nobody is first.
+      const next = unused.length > 0 ? unused : left;
+      await Promise.all(next.map((life) => life.perform('stop', undefined).catch((error: unknown) => {
+        if ((error as BulkheadError).code !== 'PLUGIN_CONFLICT') this.#log.error({ plugin: life.record.name, err: toPlainError(error) }, 'did not stop cleanly');
+      })));
+      left = left.filter((life) => !next.includes(life));
+    }
     await Promise.all([this.#standby.close(), this.#bundler.close()]);
   }
 

@@ -16,6 +16,9 @@ export class ServiceRegistry {
   /** Every name that was ever provided: the difference between "down" and "does not exist". */
   readonly #known = new Set<string>();
 
+  /** For each consumer, the plugins whose services it has asked for in its present generation. */
+  readonly #used = new Map<string, Set<string>>();
+
   /** Services that are provided now. */
   get size(): number {
     return this.#providers.size;
@@ -40,7 +43,8 @@ export class ServiceRegistry {
   connect(consumer: Party, ref: number, service: string): void {
     const { port1, port2 } = new MessageChannel();
     // The end of a worker may be seen at its channel before it is known as a death, and the service with it.
-    if (this.#providers.get(service)?.send({ kind: 'service-accept', service, port: port1 }, [port1]) !== true) {
+    const provider = this.#providers.get(service);
+    if (provider?.send({ kind: 'service-accept', service, port: port1 }, [port1]) !== true) {
       port1.close();
       const error = this.#known.has(service)
         ? new BulkheadError('SERVICE_UNAVAILABLE', { service, reason: 'its plugin is not running' })
@@ -48,11 +52,18 @@ export class ServiceRegistry {
       consumer.send({ kind: 'service-opened', ref, error: toPlainError(error) });
       return;
     }
+    this.#used.set(consumer.plugin, (this.#used.get(consumer.plugin) ?? new Set()).add(provider!.plugin));
     consumer.send({ kind: 'service-opened', ref, port: port2 }, [port2]);
+  }
+
+  /** Whether the one has called a service of the other. */
+  uses(consumer: string, provider: string): boolean {
+    return this.#used.get(consumer)?.has(provider) ?? false;
   }
 
   /** The generation is over: what it provided is gone. Its ports close with its thread. */
   revoke(party: Party): void {
     for (const service of this.namesOf(party)) this.#providers.delete(service);
+    this.#used.delete(party.plugin);
   }
 }

@@ -7,7 +7,6 @@ import pg from 'pg';
 import type * as EmbeddedModule from '../../kernel/database/embedded.js';
 import { rawRequest, ROOT, startTestKernel, type TestKernel } from '../helpers/kernel.js';
 import { FRAGILE, LOADED, NEIGHBOURS, peerOf } from './acts.js';
-import { leftOver, takeCensus, type Census } from './census.js';
 import { Chronicle } from './chronicle.js';
 import { loadUntil } from './clients.js';
 import { injectFaultsUntil } from './faults.js';
@@ -16,6 +15,7 @@ import { Operator } from './operator.js';
 import { Oracle } from './oracle.js';
 import { Random } from './random.js';
 import { Report } from './report.js';
+import { leftOver, look, type Rest } from './rest.js';
 
 /** Gets what has to be undone at the end, as a test of tap does. */
 export type Owner = Parameters<typeof startTestKernel>[0];
@@ -33,7 +33,7 @@ export class Simulation {
   readonly #chronicle: Chronicle;
   readonly #ledger = new Ledger();
   readonly #oracle: Oracle;
-  #before: Census | null = null;
+  #before: Rest | null = null;
 
   private constructor(kernel: TestKernel, db: pg.Client) {
     this.#kernel = kernel;
@@ -87,16 +87,16 @@ export class Simulation {
   }
 
   /** The first requests make what is made once: connections, and the threads of Node's own pool. */
-  async #warmUp(): Promise<Census> {
+  async #warmUp(): Promise<Rest> {
     const report = new Report(0, this.#chronicle);
     await loadUntil(performance.now() + WARM_UP_MS, { url: this.#kernel.url, random: new Random(0), ledger: this.#ledger, oracle: this.#oracle, report });
     if (report.violations.length > 0) throw new Error(`it does not work without faults: ${report.violations.join('\n')}`);
-    let before = await this.#census();
+    let before = await this.#look();
     // The leases of the warm-up go back, and then nothing changes any more.
     for (const began = performance.now(); performance.now() - began < REST_MAX_MS;) {
       await delay(500);
-      const now = await this.#census();
-      if (Object.values(now.plugins).every((state) => state.includes(' 0 leases')) && leftOver(now, before).length === 0) break;
+      const now = await this.#look();
+      if (now.held.connections === 0 && leftOver(now, before).length === 0) break;
       before = now;
     }
     await this.#ledger.settle(this.#db);
@@ -104,17 +104,17 @@ export class Simulation {
   }
 
   /** Returns what is still different when there has been time enough. */
-  async #comeToRest(before: Census): Promise<string[]> {
+  async #comeToRest(before: Rest): Promise<string[]> {
     const latest = performance.now() + REST_MAX_MS;
     for (;;) {
-      const lines = leftOver(before, await this.#census());
+      const lines = leftOver(before, await this.#look());
       if (lines.length === 0 || performance.now() > latest) return lines;
       await delay(100);
     }
   }
 
-  #census(): Promise<Census> {
-    return takeCensus(this.#kernel, this.#db, LOADED);
+  #look(): Promise<Rest> {
+    return look(this.#kernel, this.#db);
   }
 
   async #feelPulseUntil(end: number, report: Report): Promise<void> {

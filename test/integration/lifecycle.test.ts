@@ -226,6 +226,20 @@ t.test('one plugin and its operators', async (t) => {
     t.strictSame(heard, ['init', 'routes', 'start', 'slow done', 'aborted', 'stop true true']);
   });
 
+  t.test('a stop waits for open requests as long as the plugin says, and no longer', async (t) => {
+    await kernel.writePlugin('patient', `export default { name: 'patient', version: '1.0.0', limits: { drainTimeoutMs: 300 },
+      routes(app) { app.get('/hold', () => new Promise(() => {})); } };`);
+    await kernel.verb('load', 'patient');
+    await kernel.verb('start', 'patient');
+    const open = kernel.get('/plugins/patient/hold');
+    while ((await kernel.status('patient')).requests.inFlight === 0) await delay(5);
+    const began = performance.now();
+    t.equal((await kernel.verb('stop', 'patient')).json.status, 'stopped');
+    const waited = performance.now() - began;
+    t.ok(waited >= 300 && waited < 2_000, `it took ${Math.round(waited)} ms`);
+    t.match(await open, { status: 503, json: { code: 'PLUGIN_NOT_RUNNING' } });
+  });
+
   t.test('a stop() that throws is told, and the plugin is stopped all the same', async (t) => {
     await kernel.writePlugin('sulking', good('sulking', 'well', "stop() { throw new Error('I will not go'); }"));
     await kernel.verb('load', 'sulking');

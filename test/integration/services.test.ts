@@ -185,3 +185,26 @@ t.test('events', async (t) => {
     t.strictSame(await heardBy('listener', 1), [[{ n: 8 }, 'crier']], 'it hears what is published from then on, once');
   });
 });
+
+t.test('when the kernel stops, a plugin ends before those whose services it uses, whatever was loaded first', async (t) => {
+  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: '' });
+  // Each has a service and uses that of the one before it in the alphabet, for the last time when it stops.
+  const source = (name: string, uses: string): string => `
+    let context;
+    const ask = async () => ('${uses}' === '' ? [] : context.services.get('${uses}.chain')());
+    export default {
+      name: '${name}', version: '1.0.0',
+      init(ctx) { context = ctx; ctx.services.provide('${name}.chain', async () => ['${name}', ...await ask()]); },
+      routes(app) { app.get('/', ask); },
+      async stop() { await new Promise((resolve) => setTimeout(resolve, 100)); context.log.info({ chain: await ask() }, 'goodbye'); },
+    };`;
+  for (const [name, uses] of [['c', 'b'], ['a', ''], ['b', 'a']] as const) {
+    await kernel.writePlugin(name, source(name, uses));
+    t.equal((await kernel.verb('load', name)).status, 200);
+    t.equal((await kernel.verb('start', name)).status, 200);
+  }
+  t.strictSame((await kernel.get('/plugins/c')).json, ['b', 'a']);
+  t.strictSame((await kernel.get('/plugins/b')).json, ['a']);
+  await kernel.stop();
+  t.strictSame(kernel.logLines.filter(({ msg }) => msg === 'goodbye').map(({ plugin, chain }) => [plugin, chain]), [['c', ['b', 'a']], ['b', ['a']], ['a', []]]);
+});
