@@ -90,7 +90,7 @@ export class Guardian {
     while (!signal.aborted) {
       const end = await this.#runKernel();
       if (signal.aborted) return;
-      failures = end.booted ? 0 : failures + 1;
+      failures = end.settled ? 0 : failures + 1;
       if (failures === 0) continue;
       const pauseMs = backOffMs(failures);
       this.#trouble = { reason: `it ${end.how}`, retryAfterSeconds: Math.ceil(pauseMs / 1_000) };

@@ -7,6 +7,8 @@ export interface ChannelHandlers<In, Out = unknown> {
   readonly onFrame: (frame: In) => void;
   /** Called once, when either side has closed or its thread has ended. */
   readonly onClose?: () => void;
+  /** Called before the channel closes because the other side has sent what is no batch of frames: a plugin that got at its port. */
+  readonly onGarbage?: () => void;
   /** Called for a frame that cannot be cloned; the others of its batch are sent. Without this, such a frame is thrown. */
   readonly onUnsendable?: (frame: Out, error: Error) => void;
 }
@@ -17,7 +19,7 @@ export interface ChannelHandlers<In, Out = unknown> {
  */
 export class Channel<Out, In> {
   readonly #port: MessagePort;
-  readonly #handle: (batch: readonly In[]) => void;
+  readonly #handle: (batch: unknown) => void;
   readonly #onUnsendable: ((frame: Out, error: Error) => void) | undefined;
   #queue: Out[] = [];
   /** For each queued frame, what moves with it. */
@@ -28,11 +30,17 @@ export class Channel<Out, In> {
   constructor(port: MessagePort, handlers: ChannelHandlers<In, Out>) {
     this.#port = port;
     this.#onUnsendable = handlers.onUnsendable;
+    const refuse = (): void => {
+      handlers.onGarbage?.();
+      this.close();
+    };
     this.#handle = (batch) => {
+      if (!Array.isArray(batch)) return refuse();
       for (const frame of batch) {
         // A handler may close the channel in the middle of a batch; what follows belongs to nobody.
         if (this.#closed) return;
-        handlers.onFrame(frame);
+        if (typeof frame !== 'object' || frame === null) return refuse();
+        handlers.onFrame(frame as In);
       }
     };
     port.on('message', this.#handle);
@@ -75,7 +83,7 @@ export class Channel<Out, In> {
   /** Handles now what the other side has sent before its end and nobody has read yet, up to CHANNEL_REST_MAX_MESSAGES: more could be a flood. */
   readRest(): void {
     for (let i = 0; i < CHANNEL_REST_MAX_MESSAGES && !this.#closed; i += 1) {
-      const received = receiveMessageOnPort(this.#port) as { readonly message: readonly In[] } | undefined;
+      const received = receiveMessageOnPort(this.#port) as { readonly message: unknown } | undefined;
       if (received === undefined) return;
       this.#handle(received.message);
     }

@@ -1,5 +1,5 @@
 // The error catalogue: what a client or an operator can be told, with its HTTP status and the sentence that says what to do. Must not know who throws.
-import { REQUEST_KILLS_MAX } from './limits.js';
+import { ERROR_MESSAGE_MAX_CHARACTERS, ERROR_NAME_MAX_CHARACTERS, ERROR_STACK_MAX_CHARACTERS, REQUEST_KILLS_MAX } from './limits.js';
 
 interface CatalogueEntry<P> {
   /** HTTP status of the answer. */
@@ -124,7 +124,7 @@ export interface PlainError {
   readonly stack?: string;
 }
 
-/** Reads any thrown value, also `throw "text"` and `throw null`; never throws itself. */
+/** Reads any thrown value, also `throw "text"` and `throw null`, up to the lengths in limits.ts; never throws itself. */
 export function toPlainError(thrown: unknown): PlainError {
   try {
     return readError(thrown);
@@ -134,14 +134,14 @@ export function toPlainError(thrown: unknown): PlainError {
 }
 
 function readError(thrown: unknown): PlainError {
-  if (typeof thrown !== 'object' || thrown === null) return { name: 'Error', message: safeString(thrown) };
+  if (typeof thrown !== 'object' || thrown === null) return { name: 'Error', message: safeString(thrown).slice(0, ERROR_MESSAGE_MAX_CHARACTERS) };
   const source = thrown as Record<string, unknown>;
   return {
-    name: typeof source['name'] === 'string' ? source['name'] : 'Error',
-    message: typeof source['message'] === 'string' ? source['message'] : safeString(thrown),
-    ...(typeof source['code'] === 'string' && { code: source['code'] }),
+    name: typeof source['name'] === 'string' ? source['name'].slice(0, ERROR_NAME_MAX_CHARACTERS) : 'Error',
+    message: (typeof source['message'] === 'string' ? source['message'] : safeString(thrown)).slice(0, ERROR_MESSAGE_MAX_CHARACTERS),
+    ...(typeof source['code'] === 'string' && { code: source['code'].slice(0, ERROR_NAME_MAX_CHARACTERS) }),
     ...(typeof source['statusCode'] === 'number' && { statusCode: source['statusCode'] }),
-    ...(typeof source['stack'] === 'string' && { stack: source['stack'] }),
+    ...(typeof source['stack'] === 'string' && { stack: source['stack'].slice(0, ERROR_STACK_MAX_CHARACTERS) }),
   };
 }
 

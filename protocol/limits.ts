@@ -55,6 +55,8 @@ export const MEMORY_BESIDE_HEAP_MB = PLUGIN_LIMITS.memoryMb - PLUGIN_LIMITS.heap
 /** Share of `memoryMb` from which on it is reported: early enough to look into, above what a plugin at work reaches. */
 export const MEMORY_WARNING_PERCENT = 80;
 
+/** What the host itself has loaded in a worker that was a standby, in MiB: it comes on top of `heapMb`, so that a plugin has as much after a restart as before. Measured as the difference of the two: 8. */
+export const HOST_HEAP_MB = 8;
 /** Young generation of a worker's heap, in MiB; see `heapMb` for why 8. */
 export const WORKER_YOUNG_GENERATION_MB = 8;
 /** What V8 makes of that when it adds it to a heap's limit: three parts of 4 MiB, on Node 20 to 24. */
@@ -85,10 +87,12 @@ export const KERNEL_STOP_TIMEOUT_MS = 9_000;
 export const GUARDIAN_STOP_TIMEOUT_MS = 9_500;
 /** How long a kernel may take until it could answer: 0.4 s here, more on a machine that swaps; one that hangs is replaced. */
 export const KERNEL_BOOT_TIMEOUT_MS = 30_000;
+/** A kernel that ends sooner after its plugins came up counts like one that could not boot, so that the next ones wait longer each time: a fault of its own is a matter of chance, and hits later. */
+export const KERNEL_SETTLED_AFTER_MS = 1_000;
 /** How long connections wait for the plugins of a kernel that died, once the next one could answer: a plugin whose `start()` is slow holds up nobody else for longer. */
 export const RESTORE_WAIT_MS = 5_000;
 /** Kernels in a row that may fail to boot before clients are told instead of kept waiting: the first may have met what its predecessor left. */
-export const SILENT_BOOT_FAILURES_MAX = 1;
+export const SILENT_BOOT_FAILURES_MAX = 3;
 /** Connections that wait for a kernel at one time: ten seconds of 200 a second. Each costs a descriptor and some KB. */
 export const HELD_CONNECTIONS_MAX = 2_000;
 /** How long one of them waits: ten kernels could have started, and few clients wait longer. */
@@ -114,7 +118,7 @@ export const BOOT_UNRESPONSIVE_AFTER_MS = 2_500;
 export const HEARTBEAT_INTERVAL_MS = 100;
 /** How often the kernel looks at all heartbeats: a hang is seen at most this much after its limit. */
 export const WATCHDOG_INTERVAL_MS = 20;
-/** Silence after which the growth of the whole process is put down to the one worker that is silent: it cannot report its memory. */
+/** Silence after which a worker is asked for its memory past its event loop: it cannot report it. */
 export const MEMORY_BLIND_AFTER_MS = 2 * HEARTBEAT_INTERVAL_MS;
 /** Silence that is reported as `unresponsive`: a human notices half a second. */
 export const UNRESPONSIVE_AFTER_MS = 500;
@@ -172,6 +176,8 @@ export const EVENT_PAYLOAD_MAX_BYTES = 64 * KIB;
 /** Topics one plugin may have subscribed to, and services it may provide: far more than anyone has, and few to walk through at its death. */
 export const TOPICS_MAX = 1_000;
 export const SERVICES_MAX = 1_000;
+/** Names of services that are remembered when nobody provides them: "down" is another answer than "does not exist". */
+export const SERVICES_KNOWN_MAX = 10_000;
 /** Service calls one plugin may have pending with another. */
 export const SERVICE_CALLS_MAX_PENDING = 1_024;
 /** How long a service call may take: less than a request, so that the caller can still answer. */
@@ -179,6 +185,18 @@ export const SERVICE_CALL_TIMEOUT_MS = 10_000;
 
 /** Log lines per second of one plugin that are written; the rest is counted and reported in one line. */
 export const LOG_LINES_PER_SECOND_MAX = 500;
+/** What ended a generation or a step, as it is kept, logged and shown to clients: one sentence, and not what a plugin could write into an error. */
+export const CAUSE_MAX_CHARACTERS = 1_024;
+/** Longest message of an error that crosses a thread: a long list of what is wrong with a body, but not the body. */
+export const ERROR_MESSAGE_MAX_CHARACTERS = 8 * KIB;
+/** Longest name and code of such an error; Node's own have some thirty. */
+export const ERROR_NAME_MAX_CHARACTERS = 128;
+/** Longest stack of such an error: some hundred frames. */
+export const ERROR_STACK_MAX_CHARACTERS = 16 * KIB;
+/** All routes of a plugin with their schemas, as JSON: the kernel keeps them for the documentation, and the guardian for the next kernel. */
+export const ROUTES_MAX_CHARACTERS = 1 * MIB;
+/** Longest name of a service or a topic. */
+export const SERVICE_NAME_MAX_CHARACTERS = 128;
 /** Longest log line of a plugin; a longer one is cut. */
 export const LOG_LINE_MAX_CHARACTERS = 16 * KIB;
 

@@ -100,7 +100,7 @@ export class Dispatcher {
   /** The generation has died: hands over all that it has not answered, oldest first. `lastBegun` is the last request that its host began. */
   abandon(death: Death, lastBegun: number, silentMs: number): Orphan[] {
     const error = (begun: boolean): BulkheadError => {
-      if (!begun || death.kind === 'stopped') return new BulkheadError('PLUGIN_NOT_RUNNING', { name: this.#plugin, status: death.kind === 'stopped' ? 'stopped' : 'restarting' }, { retryAfterSeconds: 1 });
+      if (!begun) return new BulkheadError('PLUGIN_NOT_RUNNING', { name: this.#plugin, status: death.kind === 'stopped' ? 'stopped' : 'restarting' }, { retryAfterSeconds: 1 });
       if (death.kind === 'unresponsive') return new BulkheadError('PLUGIN_UNRESPONSIVE', { name: this.#plugin, silentMs });
       return new BulkheadError('PLUGIN_CRASHED', { name: this.#plugin, reason: death.cause });
     };

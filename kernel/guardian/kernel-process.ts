@@ -2,7 +2,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { KERNEL_BOOT_TIMEOUT_MS, KERNEL_STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS } from '../../protocol/limits.js';
+import { KERNEL_BOOT_TIMEOUT_MS, KERNEL_SETTLED_AFTER_MS, KERNEL_STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { GuardianMessage, KernelMessage, KernelOrder } from './messages.js';
 import { reportFlags } from './report.js';
 
@@ -19,15 +19,17 @@ export interface KernelProcessOptions {
 export interface KernelEnd {
   /** In words, after "the kernel". */
   readonly how: string;
-  /** Whether its plugins had come up: if not, it could not boot. */
-  readonly booted: boolean;
+  /** Whether its plugins had come up, and it has lived for KERNEL_SETTLED_AFTER_MS since: if not, the next one may well end in the same way. */
+  readonly settled: boolean;
 }
 
 export class KernelProcess {
   /** Resolves when the process is gone and all that it said has been heard; never rejects. */
   readonly ended: Promise<KernelEnd>;
   readonly #child: ChildProcess;
-  #booted = false;
+  #ready = false;
+  /** Of `performance.now()`, once its plugins had come up. */
+  #bootedAt: number | null = null;
   #failure: string | null = null;
   #deadline: NodeJS.Timeout;
 
@@ -41,15 +43,17 @@ export class KernelProcess {
     });
     this.#deadline = setTimeout(() => this.#fail(`could not answer within ${KERNEL_BOOT_TIMEOUT_MS / 1_000} s`), KERNEL_BOOT_TIMEOUT_MS);
     this.#child.on('message', (message: KernelMessage) => {
-      if (message.kind === 'ready') clearTimeout(this.#deadline);
-      else if (message.kind === 'booted') this.#booted = true;
-      else if (message.kind === 'failed') this.#failure ??= `could not start: ${message.message}`;
+      if (message.kind === 'ready') {
+        this.#ready = true;
+        clearTimeout(this.#deadline);
+      } else if (message.kind === 'booted') this.#bootedAt = performance.now();
+      else if (message.kind === 'failed') this.#failure ??= `${this.#ready ? 'had a fault' : 'could not start'}: ${message.message}`;
       onMessage(message);
     });
     this.ended = new Promise((resolve) => {
       const end = (how: string): void => {
         clearTimeout(this.#deadline);
-        resolve({ how: this.#failure ?? how, booted: this.#booted });
+        resolve({ how: this.#failure ?? how, settled: this.#bootedAt !== null && performance.now() - this.#bootedAt >= KERNEL_SETTLED_AFTER_MS });
       };
       this.#child.on('error', (error) => {
         // Of a process that runs, it is a message that could not be sent, and the end of the channel tells the rest.

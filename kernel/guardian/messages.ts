@@ -22,7 +22,7 @@ export type KernelMessage =
   | { readonly kind: 'ready' }
   /** Each plugin is back, or has failed once. */
   | { readonly kind: 'booted' }
-  /** It cannot be; its process ends. */
+  /** It cannot be, or go on; its process ends. */
   | { readonly kind: 'failed'; readonly message: string }
   /** The connection is the kernel's from here on. */
   | { readonly kind: 'taken'; readonly id: number }

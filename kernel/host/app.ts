@@ -2,6 +2,7 @@
 import { STATUS_CODES } from 'node:http';
 import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
 import { BulkheadError, toPlainError, type ErrorBody } from '../../protocol/errors.js';
+import { ROUTES_MAX_CHARACTERS } from '../../protocol/limits.js';
 import type { PluginApp, RouteDescription } from '../../protocol/plugin.js';
 import type { HostRequest } from './http-request.js';
 import type { Tenancy } from './tenancy.js';
@@ -49,6 +50,8 @@ export async function createApp({ definition, manifest, context, log, debug }: T
     answerUnknownRoutes(scope as unknown as PluginApp);
   });
   await app.ready();
+  const { length } = JSON.stringify(routes);
+  if (length > ROUTES_MAX_CHARACTERS) throw new RangeError(`the schemas of its routes have ${length} characters, and ${ROUTES_MAX_CHARACTERS} are allowed`);
   return { app: app as unknown as PluginApp, routes };
 }
 

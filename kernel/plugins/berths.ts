@@ -7,6 +7,8 @@ import { PLUGIN_FILES_MAX } from '../../protocol/limits.js';
 export class Berths {
   readonly #dir: string;
   readonly #taken = new Set<string>();
+  /** Berths that are being furnished. */
+  readonly #work = new Map<string, Promise<void>>();
   #last = 0;
 
   /** `dir` is absolute. */
@@ -43,6 +45,12 @@ export class Berths {
    * where the file system can; symbolic links, packages and hidden files stay out.
    */
   async furnish(berth: string, bundle: string, folder: string): Promise<void> {
+    const work = this.#furnish(berth, bundle, folder).finally(() => this.#work.delete(berth));
+    this.#work.set(berth, work);
+    return work;
+  }
+
+  async #furnish(berth: string, bundle: string, folder: string): Promise<void> {
     const [files] = await Promise.all([listFiles(folder), mkdir(berth, { recursive: true })]);
     for (const { path, isFolder } of files) if (isFolder) await mkdir(join(berth, path));
     await Promise.all([
@@ -52,6 +60,8 @@ export class Berths {
   }
 
   async leave(berth: string): Promise<void> {
+    // Its worker may have died before everything was there, which would be there after the removal.
+    await this.#work.get(berth)?.catch(() => {});
     // What cannot be removed now is removed by the `clear` of a later kernel.
     await rm(berth, { recursive: true, force: true }).catch(() => {});
     this.#taken.delete(berth);

@@ -161,13 +161,14 @@ export class Compartment {
         return this.#dispatcher?.handle(frame);
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);
-      case 'log': return this.#ship.writeLines(frame.lines);
+      case 'log': return this.#ship.writeLines(line(frame.lines));
       case 'fatal': return this.generation.crash(frame.error);
       case 'provide': return this.#provide(frame.service);
       case 'service-open': return this.#ship.services.connect(this.#party, frame.ref, frame.service);
       case 'subscribe': return this.#ship.events.subscribe(this.#party, frame.topic);
       case 'unsubscribe': return this.#ship.events.unsubscribe(this.#party, frame.topic);
       case 'publish': return this.#ship.events.publish(this.#party, frame);
+      default: throw new TypeError('there is no such kind');
     }
   }
 
@@ -182,6 +183,7 @@ export class Compartment {
     const mib = (bytes: number): number => Math.round(bytes / 2 ** 20);
     return {
       status: this.generation.status,
+      measure: () => this.generation.measure(),
       unresponsiveAfterMs: BOOT_UNRESPONSIVE_AFTER_MS,
       hangTimeoutMs: BOOT_HANG_TIMEOUT_MS,
       memoryMaxBytes: PLUGIN_LIMITS.memoryMb * 2 ** 20,
@@ -199,4 +201,10 @@ export class Compartment {
   #begunRequest(): string | null {
     return this.#dispatcher?.requestBegun(this.generation.status.lastRequest) ?? null;
   }
+}
+
+/** What is no text would be written as the log itself. */
+function line(lines: unknown): string {
+  if (typeof lines !== 'string') throw new TypeError('its lines are no text');
+  return lines;
 }

@@ -1,6 +1,7 @@
 // What a failed step or a death is called in the error catalogue. Must not know what follows from it.
 import { BulkheadError, ERRORS, type ErrorCode } from '../../protocol/errors.js';
 import type { Death, Fault, PluginState } from '../../protocol/lifecycle.js';
+import { CAUSE_MAX_CHARACTERS } from '../../protocol/limits.js';
 
 export type StepCode = Extract<ErrorCode, 'PLUGIN_LOAD_FAILED' | 'PLUGIN_START_FAILED'>;
 
@@ -8,7 +9,7 @@ export type StepCode = Extract<ErrorCode, 'PLUGIN_LOAD_FAILED' | 'PLUGIN_START_F
 export function stepError(code: StepCode, name: string, thrown: unknown): BulkheadError {
   if (thrown instanceof BulkheadError) return thrown;
   const { code: thrownCode, message } = thrown as Error & { code?: string };
-  const error = new BulkheadError(code, { name, reason: message }, { cause: thrown });
+  const error = new BulkheadError(code, { name, reason: message.slice(0, CAUSE_MAX_CHARACTERS) }, { cause: thrown });
   return thrownCode === code ? Object.assign(error, { message }) : error;
 }
 

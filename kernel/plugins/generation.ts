@@ -7,7 +7,7 @@ import { toPlainError, type PlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import type { Death, DeathKind } from '../../protocol/lifecycle.js';
-import { BOOT_TIMEOUT_MS, HOOK_TIMEOUT_MS, PORT_CLOSED_GRACE_MS, STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
+import { BOOT_TIMEOUT_MS, CAUSE_MAX_CHARACTERS, HOOK_TIMEOUT_MS, HOST_HEAP_MB, PORT_CLOSED_GRACE_MS, STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { Control } from './control.js';
@@ -52,12 +52,13 @@ export class Generation {
     this.build = build;
     this.berth = berth;
     const mark = takeHeapMark();
-    this.heapLimitMb = build.heapMb + mark.extraMb;
+    this.heapLimitMb = build.heapMb + HOST_HEAP_MB + mark.extraMb;
     const control = new MessageChannel();
     const data = new MessageChannel();
     this.#control = new Control<HostApi>(control.port1);
     this.#channel = new Channel(data.port1, {
       onFrame: (frame) => this.#command?.onFrame(frame),
+      onGarbage: () => this.kill('crashed', 'it sent what is no frame'),
       // Most often because the thread is ending, and then Piscina knows why.
       onClose: () => setTimeout(() => this.alive && this.kill('crashed', 'it closed its port to the kernel'), PORT_CLOSED_GRACE_MS).unref(),
     });
@@ -108,6 +109,15 @@ export class Generation {
     return this.#worker.threadId < 0 ? null : this.#worker.threadId;
   }
 
+  /**
+   * Its memory in bytes, asked past its event loop, which may stand still. Null where Node cannot tell (before 22.16), or when it has ended.
+   */
+  async measure(): Promise<number | null> {
+    const worker = this.#worker as Worker & { getHeapStatistics?(): Promise<{ readonly used_heap_size: number; readonly external_memory: number }> };
+    const statistics = await worker.getHeapStatistics?.().catch(() => null);
+    return statistics == null ? null : statistics.used_heap_size + statistics.external_memory;
+  }
+
   /** Returns false when the worker has ended, which may be seen here before it is known to be a death. */
   send(frame: KernelToHostFrame, transfer?: Parameters<Channel<KernelToHostFrame, HostToKernelFrame>['send']>[1]): boolean {
     return this.#channel.send(frame, transfer);
@@ -153,7 +163,7 @@ export class Generation {
 
   /** It is ending by itself, of this. */
   crash(error: PlainError): void {
-    const { kind, cause } = causeOf(error);
+    const { kind, cause } = causeOf(toPlainError(error)); // the worker may have sent anything
     this.kill(kind, cause);
   }
 
@@ -187,5 +197,5 @@ function causeOf(error: PlainError | null): { readonly kind: DeathKind; readonly
   if (exit !== null) return { kind: 'crashed', cause: `it called process.exit(${exit[1]})` };
   // Node cannot bring every object over; the host has logged it before its end.
   if (error.message === '[object Object]') return { kind: 'crashed', cause: 'it threw something that is no Error; the log has it' };
-  return { kind: 'crashed', cause: `${error.name}: ${error.message}` };
+  return { kind: 'crashed', cause: `${error.name}: ${error.message}`.slice(0, CAUSE_MAX_CHARACTERS) };
 }

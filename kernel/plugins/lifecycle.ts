@@ -86,7 +86,7 @@ export class Lifecycle {
         return this.#stop('stop');
       case 'restart':
         this.#desired = 'running';
-        await this.#stop('restart');
+        await this.#stop('restart', () => this.gate.wait()); // requests that come meanwhile wait, as after a death
         this.#pardon();
         await this.#load('restart');
         return this.#start('restart');
@@ -153,9 +153,9 @@ export class Lifecycle {
     this.gate.open(this.#compartment!.dispatcher!);
   }
 
-  async #stop(cause: string): Promise<void> {
+  async #stop(cause: string, shut = () => this.gate.close()): Promise<void> {
     this.#restarts.cancel();
-    this.gate.close();
+    shut();
     const { record } = this;
     const compartment = this.#compartment;
     if (compartment !== null && record.is('initialized', 'mounted', 'started', 'running')) {

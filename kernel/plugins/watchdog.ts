@@ -4,6 +4,8 @@ import type { StatusBlock } from '../../protocol/status-block.js';
 
 export interface Watched {
   readonly status: StatusBlock;
+  /** Its memory in bytes, asked past its event loop; null when that cannot be known. Never rejects. */
+  readonly measure: () => Promise<number | null>;
   /** Silence that is reported, in milliseconds. */
   unresponsiveAfterMs: number;
   /** Silence that ends it, in milliseconds. */
@@ -25,24 +27,19 @@ interface Observation {
   /** When the heartbeat was last seen to move, in milliseconds of the watchdog's clock. */
   movedAt: number;
   reported: boolean;
-  /** Memory that nobody else accounts for, in bytes, when the heartbeat was last seen to move. */
-  restBytes: number;
   warned: boolean;
+  measuring: boolean;
 }
 
 export class Watchdog {
   readonly #watched = new Map<Watched, Observation>();
   readonly #clock: () => number;
-  readonly #processBytes: () => number;
   #timer: NodeJS.Timeout | null = null;
   #lastLook = 0;
-  /** Whether somebody has come or gone since the last look, with memory that the process gets or gives back a little later. */
-  #changed = false;
 
-  /** `clock` is monotonic, in milliseconds; `processBytes` tells the resident memory of the process without the kernel's own. */
-  constructor(clock: () => number = () => performance.now(), processBytes: () => number = workersBytes) {
+  /** `clock` is monotonic, in milliseconds. */
+  constructor(clock: () => number = () => performance.now()) {
     this.#clock = clock;
-    this.#processBytes = processBytes;
   }
 
   /** Hosts that are looked at. */
@@ -53,8 +50,7 @@ export class Watchdog {
   /** From now on; silence before does not count, also of one that is watched already. */
   watch(watched: Watched): void {
     const now = this.#clock();
-    this.#watched.set(watched, { heartbeat: watched.status.heartbeat, movedAt: now, reported: false, restBytes: Infinity, warned: false });
-    this.#changed = true;
+    this.#watched.set(watched, { heartbeat: watched.status.heartbeat, movedAt: now, reported: false, warned: false, measuring: false });
     if (this.#timer !== null) return;
     this.#lastLook = now;
     this.#timer = setInterval(() => this.look(), WATCHDOG_INTERVAL_MS);
@@ -63,7 +59,6 @@ export class Watchdog {
 
   unwatch(watched: Watched): void {
     this.#watched.delete(watched);
-    this.#changed = true;
     if (this.#watched.size > 0 || this.#timer === null) return;
     clearInterval(this.#timer);
     this.#timer = null;
@@ -80,23 +75,16 @@ export class Watchdog {
     // While the kernel itself stood still it saw no heartbeat: that time counts against nobody.
     const blind = Math.max(0, now - this.#lastLook - 2 * WATCHDOG_INTERVAL_MS);
     this.#lastLook = now;
-    const processBytes = this.#processBytes();
-    const reportedBytes = [...this.#watched.keys()].reduce((sum, { status }) => sum + bytesOf(status), 0);
-    const changed = this.#changed;
-    this.#changed = false;
-    const silent: [Watched, Observation, restBytes: number][] = [];
     for (const [watched, seen] of this.#watched) {
       const { heartbeat } = watched.status;
-      const restBytes = processBytes - (reportedBytes - bytesOf(watched.status));
-      if (changed) seen.restBytes = restBytes;
       if (heartbeat !== seen.heartbeat) {
-        Object.assign(seen, { heartbeat, movedAt: now, reported: false, restBytes });
+        Object.assign(seen, { heartbeat, movedAt: now, reported: false });
         this.#weigh(watched, seen);
         continue;
       }
       seen.movedAt += blind;
       const silentMs = Math.round(now - seen.movedAt);
-      if (silentMs >= MEMORY_BLIND_AFTER_MS) silent.push([watched, seen, restBytes]);
+      if (silentMs >= MEMORY_BLIND_AFTER_MS) void this.#measure(watched, seen);
       if (silentMs >= watched.hangTimeoutMs) {
         this.unwatch(watched);
         watched.onHang(silentMs);
@@ -105,10 +93,6 @@ export class Watchdog {
         watched.onUnresponsive(silentMs);
       }
     }
-    // One that hoards in a loop cannot say so: what the process has grown by and nobody else has reported is put down to it. Of several
-    // that are silent, the innocent must not pay: then the hang ends it.
-    const [hoarder] = silent;
-    if (hoarder !== undefined && silent.length === 1) this.#judge(hoarder[0], hoarder[2] - hoarder[1].restBytes);
   }
 
   #weigh(watched: Watched, seen: Observation): void {
@@ -117,6 +101,15 @@ export class Watchdog {
     if (near && !seen.warned) watched.onMemoryWarning(bytes, watched.memoryMaxBytes);
     seen.warned = near;
     this.#judge(watched, bytes);
+  }
+
+  /** One that hoards in a loop cannot say so itself. */
+  async #measure(watched: Watched, seen: Observation): Promise<void> {
+    if (seen.measuring) return;
+    seen.measuring = true;
+    const bytes = await watched.measure();
+    seen.measuring = false;
+    if (bytes !== null) this.#judge(watched, bytes);
   }
 
   #judge(watched: Watched, bytes: number): void {
@@ -128,9 +121,4 @@ export class Watchdog {
 
 function bytesOf({ memory }: StatusBlock): number {
   return memory.heapUsed + memory.external;
-}
-
-function workersBytes(): number {
-  const { rss, heapTotal, external } = process.memoryUsage();
-  return rss - heapTotal - external;
 }

@@ -65,6 +65,13 @@ process.on('message', (message: GuardianMessage, socket: Socket | undefined) => 
   }
 });
 
+// A mistake of the kernel's own: what it did is not known any more, and the guardian has the next one.
+process.once('uncaughtException', (error: Error) => {
+  logger?.log.fatal({ err: error }, `the kernel has a fault: ${error.message}`);
+  tell({ kind: 'failed', message: error.message }, () => end(1));
+  if (!process.connected) end(1);
+});
+
 // Without its guardian it has neither port nor database. Nothing of it needs a goodbye, and one could hang.
 process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 // A service manager sends its signal to every process; only the guardian knows the order in which they end.

@@ -1,6 +1,6 @@
 // Who hears of which topic; passes payloads on unread. Must not know what an event means.
 import type { PublishFrame } from '../../protocol/frames.js';
-import { TOPICS_MAX } from '../../protocol/limits.js';
+import { SERVICE_NAME_MAX_CHARACTERS, TOPICS_MAX } from '../../protocol/limits.js';
 import type { Party } from './registry.js';
 
 export class EventBus {
@@ -14,6 +14,7 @@ export class EventBus {
 
   /** Throws beyond TOPICS_MAX. */
   subscribe(party: Party, topic: string): void {
+    if (topic.length > SERVICE_NAME_MAX_CHARACTERS) throw new RangeError(`the name of a topic has more than ${SERVICE_NAME_MAX_CHARACTERS} characters`);
     const topics = this.#topics.get(party) ?? new Set();
     if (topics.size >= TOPICS_MAX) throw new RangeError(`it has subscribed to ${TOPICS_MAX} topics already`);
     this.#topics.set(party, topics.add(topic));

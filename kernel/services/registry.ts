@@ -1,7 +1,7 @@
 // Who provides which service, and the brokering of a direct port between consumer and provider. Must not know what a service does.
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
-import { SERVICES_MAX } from '../../protocol/limits.js';
+import { SERVICE_NAME_MAX_CHARACTERS, SERVICES_KNOWN_MAX, SERVICES_MAX } from '../../protocol/limits.js';
 import type { KernelToHostFrame } from '../../protocol/frames.js';
 
 /** One generation as a party to services and events. */
@@ -29,14 +29,22 @@ export class ServiceRegistry {
     return [...this.#providers].filter(([, provider]) => provider === party).map(([name]) => name);
   }
 
-  /** A name belongs to the first plugin that provides it, for as long as that plugin is there. Returns the owner's name if it is another. Throws beyond SERVICES_MAX. */
+  /** A name belongs to the first plugin that provides it, for as long as that plugin is there. Returns the owner's name if it is another. Throws beyond SERVICES_MAX, or when the name is too long. */
   provide(party: Party, service: string): string | null {
     const present = this.#providers.get(service);
     if (present !== undefined && present.plugin !== party.plugin) return present.plugin;
+    if (service.length > SERVICE_NAME_MAX_CHARACTERS) throw new RangeError(`the name of a service has more than ${SERVICE_NAME_MAX_CHARACTERS} characters`);
     if (present === undefined && this.namesOf(party).length >= SERVICES_MAX) throw new RangeError(`it provides ${SERVICES_MAX} services already`);
     this.#providers.set(service, party);
-    this.#known.add(service);
+    this.#remember(service);
     return null;
+  }
+
+  #remember(service: string): void {
+    this.#known.delete(service);
+    this.#known.add(service);
+    const [oldest] = this.#known;
+    if (this.#known.size > SERVICES_KNOWN_MAX && oldest !== undefined) this.#known.delete(oldest);
   }
 
   /** Answers a consumer's wish for a port; the kernel is not on the path of the calls that follow. */

@@ -1,5 +1,6 @@
 // Every way in which a plugin may misbehave: it is restarted or refused, its clients get an answer, its neighbours notice nothing, and the kernel is left clean.
 import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import type { DeathKind } from '../../protocol/lifecycle.js';
 import { BOOT_TIMEOUT_MS, DEATHS_BEFORE_QUARANTINE, HOOK_TIMEOUT_MS, LOG_LINES_PER_SECOND_MAX, SHUTDOWN_TIMEOUT_MS, STOP_TIMEOUT_MS, UNRESPONSIVE_AFTER_MS } from '../../protocol/limits.js';
@@ -35,6 +36,10 @@ const DEATHS: readonly { readonly name: string; readonly path: string; readonly 
   { name: 'an object thrown in a timer', path: '/timer/throw-object', kind: 'crashed', cause: /no Error; the log has it$/ },
   { name: 'an object thrown in a timer that throws when it is looked at', path: '/timer/throw-trap', kind: 'crashed', cause: /^Error: a value that cannot be shown$/ },
   { name: 'ports that were closed', path: '/fault/closed-ports', kind: 'crashed', cause: /^it closed its port to the kernel$/ },
+  { name: 'a message that is no frame', path: '/fault/garbage-null', kind: 'crashed', cause: /^it sent what is no frame$/ },
+  { name: 'a frame of no kind', path: '/fault/garbage-object', kind: 'crashed', cause: /^it sent a undefined frame that cannot be handled/ },
+  { name: 'log lines that are no text', path: '/fault/garbage-log', kind: 'crashed', cause: /its lines are no text$|^Error: Unexpected message from Worker/ }, // by two ports, and either may be first
+  { name: 'an error as long as a book', path: '/timer/throw-book', kind: 'crashed', cause: /^Error: x{100,1020}$/ },
   { name: 'a flood of frames', path: '/fault/frames', kind: 'crashed', cause: /^it sent more than \d+ frames in a second$/, loopHeldMaxMs: 400 }, // so many frames are read first, at 1 to 2 µs each
   { name: 'a throw in a timer with nothing in flight', path: '/later/throw', kind: 'crashed', cause: /^Error: a secret/ },
   { name: 'an endless loop in a timer with nothing in flight', path: '/later/loop', kind: 'unresponsive', cause: /^its event loop stood still for \d{4} ms$/ },
@@ -98,13 +103,14 @@ t.test('faults of a running plugin', async (t) => {
   }
 
   t.test('a hoard of Buffers in one endless loop', async (t) => {
-    // It cannot say what it has, and while other workers wait for a processor they are as silent as it is: this one gets time to stand out.
-    await writeUnruly(kernel, 'hoarder', '', 'hangTimeoutMs: 8_000,');
+    await writeUnruly(kernel, 'hoarder', '', 'hangTimeoutMs: 2_000,');
     for (const verb of ['load', 'start'] as const) await kernel.verb(verb, 'hoarder');
     const before = await atRest(kernel);
     const assertUnnoticed = traffic.watch();
-    t.match(await everything(kernel.url, '/plugins/hoarder/fault/buffers-in-a-loop', 'POST'), { answers: 1, status: 502, json: { code: 'PLUGIN_CRASHED' } });
-    t.match((await kernel.until('hoarder', 'running')).deaths, [{ kind: 'out-of-memory', cause: /^it used \d+ MiB of memory, and 110 are its limit$/, request: 'POST /plugins/hoarder/fault/buffers-in-a-loop' }]);
+    // Where Node cannot ask a worker in a loop, the loop itself ends it.
+    const heard = 'getHeapStatistics' in Worker.prototype ? [502, 'out-of-memory', /^it used \d+ MiB of memory, and 110 are its limit$/] as const : [504, 'unresponsive', /stood still/] as const;
+    t.match(await everything(kernel.url, '/plugins/hoarder/fault/buffers-in-a-loop', 'POST'), { answers: 1, status: heard[0] });
+    t.match((await kernel.until('hoarder', 'running')).deaths, [{ kind: heard[1], cause: heard[2], request: 'POST /plugins/hoarder/fault/buffers-in-a-loop' }]);
     await assertUnnoticed(t);
     await assertClean(t, kernel, before);
     await kernel.verb('unload', 'hoarder');
@@ -384,7 +390,7 @@ t.test('a kernel that stops lets open requests finish, and leaves no thread', as
   for (const answer of await Promise.all(slow)) t.match(answer, { answers: 1, status: 200, json: { done: true } });
   await stopping;
   t.ok(performance.now() - began < SHUTDOWN_TIMEOUT_MS, `it took ${Math.round(performance.now() - began)} ms`);
-  t.match(await hold, { answers: 1, status: 503 }, 'also the one that would never have ended has its answer');
+  t.match(await hold, { answers: 1, status: 502, json: { code: 'PLUGIN_CRASHED' } }, 'also the one that would never have ended has its answer');
   t.strictSame(kernel.kernel.supervisor.census(), { requests: 0, connections: 0, services: 0, subscriptions: 0, watched: 0, workers: 0, standbys: 0, berths: 0 });
   t.equal(workers(), before, 'the process has no thread of it');
 });

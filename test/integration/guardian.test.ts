@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import type * as EmbeddedModule from '../../kernel/database/embedded.js';
-import { REPORTS_MAX } from '../../protocol/limits.js';
+import { KERNEL_SETTLED_AFTER_MS, REPORTS_MAX, SILENT_BOOT_FAILURES_MAX } from '../../protocol/limits.js';
 import { eventually, ROOT } from '../helpers/kernel.js';
 import { allGone, descendants, startShip, type Ship } from '../helpers/ship.js';
 import { SteadyLoad, type Hit } from '../helpers/steady-load.js';
@@ -48,7 +48,8 @@ t.test('twenty faults that end the process, under 200 requests a second', async 
       const lines = ship.logLines.length;
       deaths.push(await sink(ship, fault, how));
       await back(ship, lines);
-      await delay(150);
+      // Otherwise the next one would wait: that is another test.
+      await delay(KERNEL_SETTLED_AFTER_MS + 300);
       const end = ship.logLines.slice(lines).find(({ msg }) => String(msg).startsWith('the kernel was ended by'))!;
       const { status, error, deaths: died } = (await ship.get('/plugins/status/titanic')).json;
       const blamed = fault.includes('Array');
@@ -137,6 +138,21 @@ t.test('connections that are made while there is no kernel wait for it', async (
   t.ok(answers.every(({ status }) => status === 200), 'each of fifty is answered');
   t.equal(ship.logLines.slice(lines).filter(({ msg }) => String(msg).includes('is back')).length, 1);
   t.match((await ship.get('/plugins/status/hello')).json, { status: 'running', deaths: [] }, 'the innocent have nothing in their record');
+});
+
+t.test('a kernel that ends as soon as it is up gets longer and longer pauses, and /health says why', async (t) => {
+  const ship = await startShip(t, { PLUGINS_ENABLED: 'hello' });
+  await ship.ready();
+  const pauses: number[] = [];
+  for (let death = 1; death <= SILENT_BOOT_FAILURES_MAX + 1; death += 1) {
+    const lines = ship.logLines.length;
+    const { to } = await sink(ship, 'kill -9', () => process.kill(ship.kernelPid(), 'SIGKILL'));
+    if (death > SILENT_BOOT_FAILURES_MAX) t.match(await ship.get('/health'), { status: 503, json: { status: 'error', reason: /ended by SIGKILL/ } });
+    const { ms } = await back(ship, lines);
+    pauses.push(performance.now() - to - ms);
+  }
+  t.ok(pauses.at(-1)! > 350, `they were ${pauses.map(Math.round).join(', ')} ms`);
+  t.equal((await ship.get('/plugins/hello/')).status, 200, 'and then it serves again');
 });
 
 t.test('SIGTERM answers what is in flight, ends with exit code 0 and leaves no process', async (t) => {

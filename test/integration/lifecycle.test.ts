@@ -237,7 +237,7 @@ t.test('one plugin and its operators', async (t) => {
     t.equal((await kernel.verb('stop', 'patient')).json.status, 'stopped');
     const waited = performance.now() - began;
     t.ok(waited >= 300 && waited < 2_000, `it took ${Math.round(waited)} ms`);
-    t.match(await open, { status: 503, json: { code: 'PLUGIN_NOT_RUNNING' } });
+    t.match(await open, { status: 502, json: { code: 'PLUGIN_CRASHED', message: /Whether the request took effect is not known/ } });
   });
 
   t.test('a stop() that throws is told, and the plugin is stopped all the same', async (t) => {

@@ -56,12 +56,14 @@ t.test('the watchdog', async (t) => {
   /** A watchdog with a clock of its own; `pass` looks every interval, as its timer would. */
   const setup = (hangTimeoutMs = 1_000) => {
     let now = 0;
-    let processBytes = 0;
-    const watchdog = new Watchdog(() => now, () => processBytes);
+    let bytes: number | null = null;
+    let measured = 0;
+    const watchdog = new Watchdog(() => now);
     const status = new StatusBlock();
     const reports: string[] = [];
     const watched = {
       status, unresponsiveAfterMs: UNRESPONSIVE_AFTER_MS, hangTimeoutMs, memoryMaxBytes: 1_000,
+      measure: async () => (measured += 1, bytes),
       onUnresponsive: (silentMs: number) => reports.push(`unresponsive ${silentMs}`),
       onHang: (silentMs: number) => reports.push(`hang ${silentMs}`),
       onMemoryWarning: (bytes: number) => reports.push(`warning ${bytes}`),
@@ -76,7 +78,7 @@ t.test('the watchdog', async (t) => {
         watchdog.look();
       }
     };
-    return { watchdog, watched, reports, pass, grow: (bytes: number) => { processBytes += bytes; }, jump: (ms: number) => { now += ms; watchdog.look(); } };
+    return { watchdog, watched, reports, pass, has: (now: number | null) => { bytes = now; }, measured: () => measured, jump: (ms: number) => { now += ms; watchdog.look(); } };
   };
 
   await t.test('says nothing while the heart beats', async (t) => {
@@ -136,45 +138,30 @@ t.test('the watchdog', async (t) => {
     use(300, 900);
     t.strictSame(reports.slice(2), ['exceeded 1001'], 'and once when it passes');
   });
-  await t.test('puts the growth of the process down to the one that is silent', async (t) => {
-    const { reports, pass, grow } = setup(10_000);
-    pass(300, true);
-    grow(1_001);
-    pass(150, false);
-    t.strictSame(reports, [], 'not before it should have spoken');
-    pass(100, false);
-    t.strictSame(reports, ['exceeded 1001']);
-  });
-  await t.test('does not put down to it what another has said that it has, or had when it died', async (t) => {
-    const { reports, pass, grow, watchdog, watched } = setup(10_000);
-    const other = { ...watched, status: new StatusBlock(), memoryMaxBytes: 1e6 };
-    watchdog.watch(other);
-    const passTogether = (ms: number): void => {
-      for (let passed = 0; passed < ms; passed += WATCHDOG_INTERVAL_MS) {
-        other.status.beat();
-        pass(WATCHDOG_INTERVAL_MS, false);
-      }
-    };
-    passTogether(300);
-    grow(1_500);
-    other.status.memory = { heapUsed: 500, external: 1_000, arrayBuffers: 1_000 };
-    passTogether(300);
-    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), []);
-    watchdog.unwatch(other);
-    pass(100, false);
-    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), [], 'the process gives it back a little later');
-    grow(1_001);
-    pass(100, false);
-    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), ['exceeded 1001'], 'its own still counts');
-  });
-  await t.test('blames neither of two that are silent', async (t) => {
-    const { reports, pass, grow, watchdog, watched } = setup(10_000);
-    const other = { ...watched, status: new StatusBlock() };
-    watchdog.watch(other);
-    t.teardown(() => watchdog.unwatch(other));
-    grow(5_000);
+  await t.test('asks one that is silent for its memory, and ends it for that before it hangs', async (t) => {
+    const { reports, pass, has, measured } = setup(10_000);
+    has(1_000);
+    pass(1_000, true);
+    t.equal(measured(), 0, 'not while it can say itself');
     pass(400, false);
-    t.strictSame(reports.filter((report) => report.startsWith('exceeded')), []);
+    await delay(0);
+    t.equal(measured(), 1, 'not again before it has answered');
+    t.strictSame(reports, [], 'what is allowed is allowed');
+    has(1_001);
+    pass(WATCHDOG_INTERVAL_MS, false);
+    await delay(0);
+    t.strictSame(reports, ['exceeded 1001']);
+    pass(20_000, false);
+    t.equal(reports.length, 1, 'once');
+  });
+  await t.test('leaves one that cannot be asked to the hang', async (t) => {
+    const { reports, pass, has } = setup(300);
+    has(null);
+    pass(280, false);
+    await delay(0);
+    t.strictSame(reports, []);
+    pass(WATCHDOG_INTERVAL_MS, false);
+    t.strictSame(reports, ['hang 300']);
   });
   await t.test('keeps to the time that each plugin has set', async (t) => {
     const { reports, pass } = setup(5_000);
