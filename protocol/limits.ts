@@ -141,11 +141,11 @@ export const REPLAY_BUDGET_PERCENT = 20;
 export const REPLAYS_MIN = 20;
 /** Half of what "recent" means for the replay budget. */
 export const REPLAY_WINDOW_MS = 10_000;
-/** Generations that one and the same request may end before it is refused. */
+/** Generations that a request may end before it is refused: one and the same, or those with its URL that were alone. */
 export const REQUEST_KILLS_MAX = 2;
-/** How long such a request is refused. */
+/** How long such a request is refused, and how long the deaths by one that is not tried again are remembered. */
 export const POISON_REFUSED_MS = 60_000;
-/** Refused requests that are remembered per plugin; each costs its URL. */
+/** Requests with deaths that are remembered per plugin, refused or not yet; each costs its URL. */
 export const REFUSED_REQUESTS_MAX = 1_000;
 /** How long the replay of a suspect waits for the replays of the others, so that it cannot take them along. */
 export const SUSPECT_HELD_BACK_MS = 1_000;

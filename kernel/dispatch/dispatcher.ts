@@ -104,9 +104,14 @@ export class Dispatcher {
       if (death.kind === 'unresponsive') return new BulkheadError('PLUGIN_UNRESPONSIVE', { name: this.#plugin, silentMs });
       return new BulkheadError('PLUGIN_CRASHED', { name: this.#plugin, reason: death.cause });
     };
-    const orphans = [...this.#inFlight.values(), ...this.#queue].map((exchange): Orphan => {
-      const begun = exchange.id !== 0 && exchange.id <= lastBegun;
-      return { exchange, begun, suspect: begun && exchange.id === lastBegun && !exchange.answering, cause: death.cause, error: error(begun) };
+    const isBegun = ({ id }: Exchange): boolean => id !== 0 && id <= lastBegun;
+    const unanswered = [...this.#inFlight.values(), ...this.#queue];
+    // Who is still answering may be the cause as well. A stop is nobody's doing.
+    const single = death.kind !== 'stopped' && unanswered.filter(isBegun).length === 1;
+    const orphans = unanswered.map((exchange): Orphan => {
+      const begun = isBegun(exchange);
+      const suspect = begun && exchange.id === lastBegun && !exchange.answering;
+      return { exchange, begun, suspect, alone: suspect && single, cause: death.cause, error: error(begun) };
     });
     this.#open = false;
     this.#queue.clear();

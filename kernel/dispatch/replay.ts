@@ -10,6 +10,8 @@ export interface Orphan {
   readonly begun: boolean;
   /** Whether it was the last one that the host had begun, and so may be the cause. */
   readonly suspect: boolean;
+  /** Whether it was the suspect and no other was begun: then hardly by chance. */
+  readonly alone: boolean;
   /** Of the death, as one sentence. */
   readonly cause: string;
   /** What its client hears when it is not tried again. */
@@ -22,9 +24,17 @@ export type Verdict = 'replay' | 'give up' | 'poison';
 /** RFC 9110, 9.2.2: to do it twice is to do it once. */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
 
+interface Offender {
+  readonly kills: number;
+  /** Of the last death. */
+  readonly cause: string;
+  /** When that was, in milliseconds of the caller's clock; forgotten POISON_REFUSED_MS later. */
+  readonly at: number;
+}
+
 export class ReplayMemory {
-  /** By method and URL, in order of time: what it ended, and since when it is refused, in milliseconds of the caller's clock. */
-  readonly #refused = new Map<string, { readonly cause: string; readonly at: number }>();
+  /** Who has ended generations, by method and URL, in order of the last death; refused from REQUEST_KILLS_MAX on. */
+  readonly #offenders = new Map<string, Offender>();
   /** Requests and replays of the present and of the last window. */
   #present = { requests: 0, replays: 0 };
   #last = { requests: 0, replays: 0 };
@@ -38,36 +48,51 @@ export class ReplayMemory {
 
   /** Why a request is refused, or null when it is not. */
   refusal(exchange: Exchange, now: number): string | null {
-    if (this.#refused.size === 0) return null;
-    const known = this.#refused.get(fingerprint(exchange));
-    return known !== undefined && now - known.at < POISON_REFUSED_MS ? known.cause : null;
+    if (this.#offenders.size === 0) return null;
+    const offender = this.#recall(fingerprint(exchange), now);
+    return offender !== undefined && offender.kills >= REQUEST_KILLS_MAX ? offender.cause : null;
   }
 
   /** Judges a request after the death of its generation. */
-  judge({ exchange, begun, suspect, cause }: Orphan, now: number): Verdict {
+  judge({ exchange, begun, suspect, alone, cause }: Orphan, now: number): Verdict {
     // The same request, and not only the same URL: of two deaths by chance a much used URL would be near both.
     if (suspect && (exchange.kills += 1) >= REQUEST_KILLS_MAX) {
-      this.#refuse(fingerprint(exchange), cause, now);
+      this.#blame(exchange, exchange.kills, cause, now);
       return 'poison';
     }
     if (begun) exchange.interruptions += 1;
-    if (!exchange.repeatable) return 'give up';
-    if (!begun) return 'replay';
-    if (!IDEMPOTENT.has(exchange.method) || exchange.interruptions > 1) return 'give up';
-    return this.#afford(now) ? 'replay' : 'give up';
+    // Of several with one URL the first may just have been refused: the others would end the next generations.
+    if (this.#isToBeReplayed(exchange, begun, now)) return this.refusal(exchange, now) === null ? 'replay' : 'poison';
+    if (!alone) return 'give up';
+    // It is its client who tries again. Then only the URL is the same, which is enough where no other request can be the cause.
+    const kills = (this.#recall(fingerprint(exchange), now)?.kills ?? 0) + 1;
+    this.#blame(exchange, kills, cause, now);
+    return kills >= REQUEST_KILLS_MAX ? 'poison' : 'give up';
   }
 
   /** The operator has intervened: nothing is refused any more. */
   pardon(): void {
-    this.#refused.clear();
+    this.#offenders.clear();
   }
 
-  #refuse(key: string, cause: string, now: number): void {
-    this.#refused.delete(key);
-    this.#refused.set(key, { cause, at: now });
-    for (const [oldest, { at }] of this.#refused) {
-      if (this.#refused.size <= REFUSED_REQUESTS_MAX && now - at < POISON_REFUSED_MS) break;
-      this.#refused.delete(oldest);
+  #isToBeReplayed(exchange: Exchange, begun: boolean, now: number): boolean {
+    if (!exchange.repeatable) return false;
+    if (!begun) return true;
+    return IDEMPOTENT.has(exchange.method) && exchange.interruptions === 1 && this.#afford(now);
+  }
+
+  #recall(key: string, now: number): Offender | undefined {
+    const offender = this.#offenders.get(key);
+    return offender !== undefined && now - offender.at < POISON_REFUSED_MS ? offender : undefined;
+  }
+
+  #blame(exchange: Exchange, kills: number, cause: string, now: number): void {
+    const key = fingerprint(exchange);
+    this.#offenders.delete(key);
+    this.#offenders.set(key, { kills, cause, at: now });
+    for (const [oldest, { at }] of this.#offenders) {
+      if (this.#offenders.size <= REFUSED_REQUESTS_MAX && now - at < POISON_REFUSED_MS) break;
+      this.#offenders.delete(oldest);
     }
   }
 

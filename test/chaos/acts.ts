@@ -43,7 +43,7 @@ export const peerOf = (plugin: string): string => FRAGILE.find((other) => other 
 
 const KINDS = { echo: 10, slow: 20, relay: 8, row: 20, transaction: 10, upload: 6, download: 6, put: 14, read: 14, remove: 4 } as const;
 
-/** URLs are never used twice, because one that has ended two generations is refused for a minute. */
+/** URLs are never used twice, also in the next round, because one that has ended two generations is refused for a minute. */
 export function nextAct(asker: Asker): Act {
   const { random } = asker;
   const key = `${asker.name}-${(asker.count += 1)}`;

@@ -21,7 +21,7 @@ export interface ClientsOptions {
 /** Resolves when each has its last answer, after this instant of `performance.now()`. */
 export async function loadUntil(end: number, options: ClientsOptions): Promise<void> {
   const randoms = Array.from({ length: CLIENTS }, () => options.random.fork());
-  await Promise.all(randoms.map((random, i) => new Client(`c${i}`, random, options).askUntil(end)));
+  await Promise.all(randoms.map((random, i) => new Client(`s${options.report.seed}c${i}`, random, options).askUntil(end)));
 }
 
 class Client {

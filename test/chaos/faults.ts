@@ -23,7 +23,7 @@ export interface FaultsOptions {
 }
 
 export async function injectFaultsUntil(end: number, options: FaultsOptions): Promise<void> {
-  const { random } = options;
+  const { random, report } = options;
   const open: Promise<void>[] = [];
   for (let count = 1; ; count += 1) {
     const [gapMs, plugin, fault] = [random.whole(GAP_MS.min, GAP_MS.max), random.pick(FRAGILE), random.pick(FAULTS)];
@@ -34,7 +34,8 @@ export async function injectFaultsUntil(end: number, options: FaultsOptions): Pr
     if (performance.now() + gapMs >= end) break;
     await delay(gapMs);
     const base = `/plugins/${plugin}`;
-    open.push(later ? inject(options, plugin, `${fault} later`, 'POST', `${base}/later/${fault}?ms=${laterMs}&n=${count}`, /^200$/) : inject(options, plugin, `${fault} by ${method}`, method, `${base}/poison/${fault}?n=${count}`, ANSWERS_TO_POISON));
+    const n = `${report.seed}-${count}`;
+    open.push(later ? inject(options, plugin, `${fault} later`, 'POST', `${base}/later/${fault}?ms=${laterMs}&n=${n}`, /^200$/) : inject(options, plugin, `${fault} by ${method}`, method, `${base}/poison/${fault}?n=${n}`, ANSWERS_TO_POISON));
   }
   await Promise.all(open);
 }

@@ -54,7 +54,8 @@ export class Oracle {
       case '504 PLUGIN_UNRESPONSIVE':
         return verdict(this.#mayBeLost(act, life, deaths, closed), outcome, 'perhaps');
       // It was the last one begun in two generations that died: from outside, the same as poison.
-      case '500 REQUEST_REFUSED': return verdict(deaths > 1, outcome, 'perhaps');
+      // One that is not replayed ends at most one, and nobody else has its URL.
+      case '500 REQUEST_REFUSED': return verdict(idempotent && deaths > 1, outcome, 'perhaps');
       case '503 PLUGIN_NOT_RUNNING':
       case '503 PLUGIN_QUARANTINED':
         // A stream of which something had left for a worker that never looked at it is the client's to send again.

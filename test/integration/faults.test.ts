@@ -306,12 +306,13 @@ t.test('deaths in a row', async (t) => {
   t.test(`${DEATHS_BEFORE_QUARANTINE} deaths in a minute are too many, and an operator's start is a new beginning`, async (t) => {
     for (let death = 1; death <= DEATHS_BEFORE_QUARANTINE; death += 1) {
       await kernel.until('unruly', 'running');
-      t.equal((await kernel.request('POST', '/plugins/unruly/fault/exit')).status, 502);
+      // Another URL each time: the second request with the same one would be its last.
+      t.equal((await kernel.request('POST', `/plugins/unruly/fault/exit?n=${death}`)).status, 502);
     }
     const details = await kernel.until('unruly', 'quarantined');
     t.match(details.error, /died 5 times within 60 s: it called process\.exit\(3\)/);
     t.match(details, { worker: null, restartAt: null, restarts: DEATHS_BEFORE_QUARANTINE - 1 }, 'no worker is left and none is due');
-    t.strictSame(details.deaths.map(({ kind, request }) => [kind, request]), Array.from({ length: DEATHS_BEFORE_QUARANTINE }, () => ['crashed', 'POST /plugins/unruly/fault/exit']), 'all deaths are there');
+    t.strictSame(details.deaths.map(({ kind, request }) => [kind, request]), Array.from({ length: DEATHS_BEFORE_QUARANTINE }, (_, i) => ['crashed', `POST /plugins/unruly/fault/exit?n=${i + 1}`]), 'all deaths are there');
     t.match(await kernel.get('/plugins/unruly'), { status: 503, json: { code: 'PLUGIN_QUARANTINED', message: /POST \/plugins\/start\/unruly/ } });
     t.ok(kernel.logLines.some(({ level, plugin, to }) => level === 'error' && plugin === 'unruly' && to === 'quarantined'));
 

@@ -2,7 +2,7 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import { PLUGIN_LIMITS } from '../../protocol/limits.js';
+import { DEATHS_BEFORE_QUARANTINE, PLUGIN_LIMITS } from '../../protocol/limits.js';
 import { assertClean, atRest, writeUnruly } from '../helpers/clean.js';
 import { eventually, rawRequest, startTestKernel, type TestKernel } from '../helpers/kernel.js';
 import { everything } from '../helpers/traffic.js';
@@ -88,6 +88,32 @@ t.test('requests whose plugin dies', async (t) => {
     await kernel.verb('start', 'unruly');
     t.equal((await kernel.get(url('/fault/exit?n=1'))).status, 500, 'forgiven, it is tried again');
     t.equal((await kernel.until('unruly', 'running')).restarts, restarts + 5, 'and has ended two more');
+  });
+
+  test('one that is not tried again is refused when it has ended two generations alone, until the operator forgives it', async (t) => {
+    const { restarts } = await kernel.status('unruly');
+    const post = (): ReturnType<TestKernel['request']> => kernel.request('POST', url('/fault/exit?n=2'));
+    t.match(await post(), { status: 502, json: { code: 'PLUGIN_CRASHED' } }, 'the first death may be chance');
+    await kernel.until('unruly', 'running');
+    t.match(await post(), { status: 500, json: { code: 'REQUEST_REFUSED', message: /POST \/plugins\/unruly\/fault\/exit\?n=2 has ended plugin "unruly" 2 times \(it called process\.exit\(3\)\)/ } });
+    const details = await kernel.until('unruly', 'running');
+    for (let i = 0; i < DEATHS_BEFORE_QUARANTINE; i += 1) t.match(await post(), { status: 500, json: { code: 'REQUEST_REFUSED' } }, 'a client that does not give up is refused');
+    t.match(await kernel.status('unruly'), { status: 'running', generation: details.generation, restarts: restarts + 2 }, 'and ends nobody any more');
+    t.equal((await kernel.request('POST', url('/slow?ms=1'))).status, 200, 'other requests are served');
+    t.equal((await kernel.get(url('/slow?ms=1'))).status, 200);
+
+    await kernel.verb('start', 'unruly');
+    t.equal((await post()).status, 502, 'forgiven, it is begun again');
+  });
+
+  test('of two that are near every death together neither is refused', async (t) => {
+    for (let death = 0; death < 3; death += 1) {
+      const innocent = kernel.request('POST', url('/slow?ms=1500'));
+      await inFlight(kernel, 1);
+      for (const { status, json } of await Promise.all([kernel.request('POST', url('/fault/exit?n=3')), innocent])) t.strictSame([status, json.code], [502, 'PLUGIN_CRASHED']);
+      await kernel.until('unruly', 'running');
+    }
+    t.equal((await kernel.request('POST', url('/slow?ms=1500'))).status, 200);
   });
 
   test('an upload of which a part has left is not tried again, one that was small enough is, with its body', async (t) => {

@@ -10,7 +10,7 @@ import { Gate } from '../../kernel/plugins/gate.js';
 import { BulkheadError } from '../../protocol/errors.js';
 import type { KernelToHostFrame } from '../../protocol/frames.js';
 import type { Death } from '../../protocol/lifecycle.js';
-import { PLUGIN_LIMITS, POISON_REFUSED_MS, REPLAY_WINDOW_MS, REPLAYS_MIN, REQUEST_KILLS_MAX, type PluginLimits } from '../../protocol/limits.js';
+import { PLUGIN_LIMITS, POISON_REFUSED_MS, REFUSED_REQUESTS_MAX, REPLAY_WINDOW_MS, REPLAYS_MIN, REQUEST_KILLS_MAX, type PluginLimits } from '../../protocol/limits.js';
 
 /** A request without a socket; `heard` is what its client was answered. */
 function request(method = 'GET', url = '/x'): { readonly exchange: Exchange; readonly heard: () => { status: number; code: string } | null } {
@@ -24,8 +24,8 @@ function request(method = 'GET', url = '/x'): { readonly exchange: Exchange; rea
   return { exchange, heard: () => (body === null ? null : { status: body.statusCode, code: body.code }) };
 }
 
-const orphan = (exchange: Exchange, begun: boolean, suspect = false): Orphan =>
-  ({ exchange, begun, suspect, cause: 'it died', error: new BulkheadError('PLUGIN_CRASHED', { name: 'p', reason: 'it died' }) });
+const orphan = (exchange: Exchange, begun: boolean, suspect = false, alone = false): Orphan =>
+  ({ exchange, begun, suspect, alone, cause: 'it died', error: new BulkheadError('PLUGIN_CRASHED', { name: 'p', reason: 'it died' }) });
 
 t.test('what is tried again', async (t) => {
   const memory = new ReplayMemory();
@@ -68,6 +68,64 @@ t.test('a request that has ended two generations is refused for a minute', async
   memory.pardon();
   t.equal(memory.refusal(request('GET', '/bad?x=1').exchange, 20), null, 'or when the operator has intervened');
   for (let i = 0; i < 10; i += 1) t.equal(memory.judge(orphan(request('GET', '/popular').exchange, true, true), 0), 'replay', 'many requests that each were there once prove nothing');
+});
+
+t.test('one that is not tried again is known by its URL, when it was alone', async (t) => {
+  const died = (memory: ReplayMemory, url: string, now: number, alone = true, method = 'POST'): string => memory.judge(orphan(request(method, url).exchange, true, true, alone), now);
+  const refused = (memory: ReplayMemory, url: string, now: number, method = 'POST'): boolean => memory.refusal(request(method, url).exchange, now) !== null;
+
+  await t.test('twice within a minute, and it is refused for a minute', async (t) => {
+    const memory = new ReplayMemory();
+    t.equal(died(memory, '/bad', 0), 'give up', 'once may be chance');
+    t.notOk(refused(memory, '/bad', 1));
+    t.equal(died(memory, '/bad', 10), 'poison');
+    t.ok(refused(memory, '/bad', 20));
+    t.notOk(refused(memory, '/bad?x', 20), 'another URL is another request');
+    t.notOk(refused(memory, '/bad', 20, 'PATCH'), 'and so is another method');
+    t.equal(memory.judge(orphan(request('POST', '/bad').exchange, false), 20), 'poison', 'one that waited behind it is not sent to the next generation');
+    t.notOk(refused(memory, '/bad', 10 + POISON_REFUSED_MS), 'after a minute it may try again');
+    t.equal(died(memory, '/bad', 10 + POISON_REFUSED_MS), 'give up', 'and that begins anew');
+  });
+
+  await t.test('with others it is never known which one it was', async (t) => {
+    const memory = new ReplayMemory();
+    for (let i = 0; i < 10; i += 1) t.equal(died(memory, '/popular', i, false), 'give up');
+    t.equal(died(memory, '/popular', 10), 'give up', 'and once alone is once');
+    t.notOk(refused(memory, '/popular', 11));
+  });
+
+  await t.test('different URLs have nothing to do with each other', async (t) => {
+    const memory = new ReplayMemory();
+    for (let i = 0; i < 10; i += 1) t.equal(died(memory, `/${i}`, i), 'give up');
+    t.equal(died(memory, '/0', 10, true, 'PATCH'), 'give up');
+  });
+
+  await t.test('a death is forgotten after a minute, and when the operator has intervened', async (t) => {
+    const memory = new ReplayMemory();
+    t.equal(died(memory, '/rare', 0), 'give up');
+    t.equal(died(memory, '/rare', POISON_REFUSED_MS), 'give up');
+    memory.pardon();
+    t.equal(died(memory, '/rare', POISON_REFUSED_MS + 1), 'give up');
+    t.equal(died(memory, '/rare', POISON_REFUSED_MS + 2), 'poison');
+    memory.pardon();
+    t.notOk(refused(memory, '/rare', POISON_REFUSED_MS + 3));
+  });
+
+  await t.test('one that is tried again is counted by itself and not by its URL', async (t) => {
+    const memory = new ReplayMemory();
+    for (let i = 0; i < 10; i += 1) t.equal(died(memory, '/get', i, true, 'GET'), 'replay');
+    const { exchange } = request('GET', '/get');
+    exchange.interruptions = 1;
+    t.equal(memory.judge(orphan(exchange, true, true, true), 10), 'give up', 'until it is not any more');
+    t.notOk(refused(memory, '/get', 11, 'GET'), 'and then it is the first');
+  });
+
+  await t.test('no more are remembered than there are places', async (t) => {
+    const memory = new ReplayMemory();
+    for (let i = 0; i <= REFUSED_REQUESTS_MAX; i += 1) died(memory, `/${i}`, 0);
+    t.equal(died(memory, '/1', 1), 'poison');
+    t.equal(died(memory, '/0', 1), 'give up', 'the oldest made room');
+  });
 });
 
 /** A gate with generations that only note what they are sent. */
@@ -146,6 +204,51 @@ t.test('at the gate of a plugin that dies', async (t) => {
     const again = request('GET', '/guilty');
     gate.admit(again.exchange);
     t.strictSame(again.heard(), { status: 500, code: 'REQUEST_REFUSED' }, 'at the gate');
+  });
+
+  await t.test('a POST that was the only one begun twice is refused', async (t) => {
+    const { gate, generation, plugin } = setup();
+    const ask = (method: string, url: string): ReturnType<typeof request> => {
+      const asked = request(method, url);
+      gate.admit(asked.exchange);
+      return asked;
+    };
+    const crashed = { status: 502, code: 'PLUGIN_CRASHED' };
+    const refused = { status: 500, code: 'REQUEST_REFUSED' };
+    for (let i = 0; i < 3; i += 1) {
+      const one = generation();
+      ask('POST', '/other');
+      const company = ask('POST', '/bad');
+      one.die(2);
+      t.strictSame(company.heard(), crashed, 'in company it may be as innocent as the other');
+    }
+    for (let i = 0; i < 3; i += 1) {
+      const one = generation();
+      const stopped = ask('POST', '/bad');
+      one.die(1, 'stopped');
+      t.strictSame(stopped.heard(), { status: 503, code: 'PLUGIN_NOT_RUNNING' }, 'a stop is not its doing');
+    }
+    const first = generation();
+    const once = ask('POST', '/bad');
+    const unbegun = ask('GET', '/get');
+    first.die(1);
+    t.strictSame(once.heard(), crashed, 'those behind it were not begun');
+    const second = generation();
+    unbegun.exchange.fail(new BulkheadError('KERNEL_ERROR', {})); // any answer will do
+    const [twice, behind] = [ask('POST', '/bad'), ask('POST', '/bad')];
+    second.die(2);
+    t.strictSame(twice.heard(), refused);
+    t.strictSame(behind.heard(), refused, 'with the one that waited behind it');
+    const { got, dispatcher } = generation();
+    t.strictSame(ask('POST', '/bad').heard(), refused, 'and the next one at the gate');
+    const other = ask('POST', '/other');
+    gate.pardon();
+    const forgiven = ask('POST', '/bad');
+    t.strictSame(got, ['/other', '/bad'], 'others are served, and it is too when the operator has intervened');
+    t.equal(plugin.requests.lost, 3 * 2 + 3 + 3);
+    for (const { exchange } of [other, forgiven]) exchange.fail(new BulkheadError('KERNEL_ERROR', {}));
+    t.equal(dispatcher.inFlight, 0);
+    gate.close();
   });
 
   await t.test('who waits is answered after replayWaitMs, when the gate closes, or when it has left', async (t) => {
