@@ -70,9 +70,11 @@ export class ReplayMemory {
     return kills >= REQUEST_KILLS_MAX ? 'poison' : 'give up';
   }
 
-  /** The operator has intervened: nothing is refused any more. */
+  /** The operator has intervened: nothing is refused any more, and the budget is whole. */
   pardon(): void {
     this.#offenders.clear();
+    this.#present = { requests: 0, replays: 0 };
+    this.#last = { requests: 0, replays: 0 };
   }
 
   #isToBeReplayed(exchange: Exchange, begun: boolean, now: number): boolean {

@@ -240,6 +240,20 @@ t.test('one plugin and its operators', async (t) => {
     t.match(await open, { status: 502, json: { code: 'PLUGIN_CRASHED', message: /Whether the request took effect is not known/ } });
   });
 
+  t.test('requests that come while an operator restarts the plugin wait for it', async (t) => {
+    await kernel.writePlugin('brisk', "export default { name: 'brisk', version: '1.0.0', routes(app) { app.get('/', async () => ({})); } };");
+    await kernel.verb('load', 'brisk');
+    const { generation } = (await kernel.verb('start', 'brisk')).json;
+    const restarting = kernel.verb('restart', 'brisk');
+    const heard: number[] = [];
+    for (let done = false; !done;) {
+      void restarting.then(() => { done = true; });
+      heard.push((await kernel.get('/plugins/brisk')).status);
+    }
+    t.strictSame([(await restarting).json.status, (await restarting).json.generation > generation], ['running', true]);
+    t.strictSame([...new Set(heard)], [200], `${heard.length} requests`);
+  });
+
   t.test('a stop() that throws is told, and the plugin is stopped all the same', async (t) => {
     await kernel.writePlugin('sulking', good('sulking', 'well', "stop() { throw new Error('I will not go'); }"));
     await kernel.verb('load', 'sulking');

@@ -226,7 +226,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
       const one = generation();
       const stopped = ask('POST', '/bad');
       one.die(1, 'stopped');
-      t.strictSame(stopped.heard(), { status: 503, code: 'PLUGIN_NOT_RUNNING' }, 'a stop is not its doing');
+      t.strictSame(stopped.heard(), { status: 502, code: 'PLUGIN_CRASHED' }, 'a stop is not its doing');
     }
     const first = generation();
     const once = ask('POST', '/bad');
