@@ -30,12 +30,12 @@ export interface Ship {
   ready(timeoutMs?: number): Promise<void>;
 }
 
-/** Of tap's environment nothing but what a terminal has: its hooks would slow every process down. */
-export async function startShip(t: Test, environment: Record<string, string> = {}): Promise<Ship> {
+/** Of tap's environment nothing but what a terminal has: its hooks would slow every process down. `node` is the executable that runs all of it. */
+export async function startShip(t: Test, environment: Record<string, string> = {}, node: string = process.execPath): Promise<Ship> {
   const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-ship-'));
   const { PATH = '', HOME = '' } = process.env;
   const port = await freePort();
-  const child = spawn(process.execPath, [join(ROOT, 'dist/kernel/main.js')], {
+  const child = spawn(node, [join(ROOT, 'dist/kernel/main.js')], {
     cwd: dataDir, // without an .env
     env: { PATH, HOME, PORT: String(port), DATA_DIR: dataDir, PLUGINS_DIR: `${PLUGINS}:${FIXTURES}`, ...environment },
     detached: true,
