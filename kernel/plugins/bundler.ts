@@ -14,8 +14,9 @@ const BANNER = `import { createRequire as bulkheadCreateRequire } from 'node:mod
 
 /** Of the built kernel: one file for each path of the package. */
 const TYPEBOX = new URL('../host/typebox/', import.meta.url).href;
-const SEEN = {};
 const TYPEBOX_FOLDER = join(OWN_PACKAGES, '@sinclair/typebox');
+/** Marks the question of where a path leads that is asked to answer another. */
+const ASKED = {};
 
 /** One copy of the protocol for host and plugin, wherever the plugin's folder is; native modules stay where they are. */
 const externals: Plugin = {
@@ -24,8 +25,8 @@ const externals: Plugin = {
     build.onResolve({ filter: /^bulkhead\/protocol$/ }, () => ({ path: PROTOCOL, external: true }));
     // A worker has loaded Bulkhead's own TypeBox before it gets its plugin. One that the plugin brings along goes into its bundle.
     build.onResolve({ filter: /^@sinclair\/typebox(\/\w+)?$/ }, async ({ path, kind, importer, resolveDir, pluginData }) => {
-      if (pluginData === SEEN || kind === 'require-call') return null;
-      const { path: file } = await build.resolve(path, { kind, importer, resolveDir, pluginData: SEEN });
+      if (pluginData === ASKED || kind === 'require-call') return null;
+      const { path: file } = await build.resolve(path, { kind, importer, resolveDir, pluginData: ASKED });
       return file.startsWith(TYPEBOX_FOLDER) ? { path: `${TYPEBOX}${path.split('/')[2] ?? 'index'}.js`, external: true } : null;
     });
     build.onResolve({ filter: /\.node$/ }, ({ path, resolveDir }) => ({ path: resolve(resolveDir, path), external: true }));
