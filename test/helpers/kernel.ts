@@ -29,6 +29,7 @@ export interface Answer {
 
 export interface TestKernel {
   readonly url: string;
+  readonly databaseUrl: string;
   readonly dataDir: string;
   /** Folder in which `writePlugin` puts plugins; part of PLUGINS_DIR. */
   readonly pluginsDir: string;
@@ -63,7 +64,8 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
   });
   const config = parseConfig({ PLUGINS_DIR: [PLUGINS, FIXTURES, pluginsDir].join(':'), DATA_DIR: dataDir, ...environment }, ROOT);
   const embedded = config.databaseUrl === null ? await startEmbeddedDatabase({ dataDir: config.dataDir, ...config.embedded, log: logger.log }) : null;
-  const kernel = await startKernel({ config, databaseUrl: config.databaseUrl ?? embedded!.url, logger });
+  const databaseUrl = config.databaseUrl ?? embedded!.url;
+  const kernel = await startKernel({ config, databaseUrl, logger });
   // In the guardian's place.
   const harbour = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => kernel.accept(socket));
   await new Promise<void>((resolve) => harbour.listen(0, config.host, resolve));
@@ -93,7 +95,7 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
   };
   const status = async (name: string): Promise<PluginDetails> => (await request('GET', `/plugins/status/${name}`)).json as PluginDetails;
   return {
-    url, dataDir, pluginsDir, kernel, logLines, request, status, stop,
+    url, databaseUrl, dataDir, pluginsDir, kernel, logLines, request, status, stop,
     get: (path) => request('GET', path),
     verb: (verb, name) => request('POST', `/plugins/${verb}/${name}`),
     until: (name, statuses, timeoutMs = 10_000) => eventually(`${name} is ${String(statuses)}`, timeoutMs, async () => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { Agent, createServer, request as httpRequest } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
+import pg from 'pg';
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 
 /** How often the clients tell what they have seen, in milliseconds: not with each answer, which would keep the kernel's thread busy. */
@@ -10,8 +11,8 @@ const TELL_MS = 50;
 
 const ROLES = {
   /** Asks `targets` each in a stream of its own until there is a message, and the probe beside each in the same way. */
-  async clients({ targets, pauseMs }) {
-    const probe = begin('probe');
+  async clients({ targets, pauseMs, databaseUrl }) {
+    const probe = begin('probe', { databaseUrl });
     const [port] = await once(probe, 'message');
     const agent = new Agent({ keepAlive: true });
     let over = false;
@@ -26,9 +27,9 @@ const ROLES = {
         await delay(pauseMs);
       }
     };
-    const streams = targets.flatMap(({ name, shots, bounces }) => [
+    const streams = targets.flatMap(({ name, shots, bounces, database }) => [
       stream(name, (n) => shots[n % shots.length]),
-      stream(`probe of ${name}`, () => ({ method: 'GET', url: `http://127.0.0.1:${port}/${bounces}`, status: 200 })),
+      stream(`probe of ${name}`, () => ({ method: 'GET', url: `http://127.0.0.1:${port}/${bounces}${database ? '/db' : ''}`, status: 200 })),
     ]);
     const timer = setInterval(() => {
       parentPort.postMessage(seen);
@@ -42,8 +43,10 @@ const ROLES = {
     await probe.terminate();
   },
 
-  /** A server that does nothing but hand each request to another thread and back, as often as its path says. */
-  async probe() {
+  /** A server that does nothing but hand each request to another thread and back, as often as its path says; with `/db` it then asks PostgreSQL for nothing. */
+  async probe({ databaseUrl }) {
+    const db = new pg.Pool({ connectionString: databaseUrl, max: 1 });
+    db.on('error', () => {});
     const echo = begin('echo');
     const waiting = new Map();
     let last = 0;
@@ -56,7 +59,9 @@ const ROLES = {
       waiting.delete(id);
     });
     const server = createServer(async ({ url }, response) => {
-      for (let left = Number(url.slice(1)); left > 0; left -= 1) await bounce();
+      const [, bounces, query] = url.split('/');
+      for (let left = Number(bounces); left > 0; left -= 1) await bounce();
+      if (query !== undefined) await db.query('SELECT 1');
       response.end('ok');
     });
     await once(server.listen(0, '127.0.0.1'), 'listening');
@@ -68,8 +73,8 @@ const ROLES = {
   },
 };
 
-function begin(role) {
-  return new Worker(fileURLToPath(import.meta.url), { workerData: { role } });
+function begin(role, data) {
+  return new Worker(fileURLToPath(import.meta.url), { workerData: { role, ...data } });
 }
 
 /** Null, or what is wrong with the answer. */
