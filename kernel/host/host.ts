@@ -15,8 +15,6 @@ import { Transport } from './transport.js';
 import { raiseWalls } from './walls.js';
 import { warmUp } from './warm-up.js';
 
-/** Built beside this file, for all plugins that use it. */
-const TYPEBOX = new URL('./typebox/index.js', import.meta.url).href;
 export class Host implements HostApi {
   /** Resolves when the plugin has stopped: the end of the worker's one task. */
   readonly finished: Promise<void>;
@@ -37,9 +35,8 @@ export class Host implements HostApi {
     this.#beat();
   }
 
-  async ready(): Promise<void> {
-    await import(TYPEBOX);
-    await warmUp();
+  ready(): Promise<void> {
+    return warmUp();
   }
 
   async enlist(order: HostOrder): Promise<void> {

@@ -8,6 +8,8 @@ import { createHostLogger } from './log.js';
 import { createTenancy } from './tenancy.js';
 import { Transport } from './transport.js';
 
+/** Built beside the host, for all plugins that use it. */
+const TYPEBOX = new URL('./typebox/index.js', import.meta.url).href;
 const ORDER: HostOrder = { name: 'standby', generation: 0, bundle: '', folder: '', config: {}, environment: {}, logLevel: 'info', debug: false };
 const SCHEMA = { type: 'object', required: ['id'], properties: { id: { type: 'integer', minimum: 1 }, name: { type: 'string' } } } as const;
 const REQUEST: RequestFrame = {
@@ -26,6 +28,7 @@ const PLUGIN = definePlugin({
 });
 
 export async function warmUp(): Promise<void> {
+  await import(TYPEBOX);
   const log = createHostLogger({ plugin: ORDER.name, generation: ORDER.generation }, ORDER.logLevel, () => {});
   for (let round = 0; round < ROUNDS; round += 1) {
     const tenancy = createTenancy(PLUGIN, ORDER, log, () => {});

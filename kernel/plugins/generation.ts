@@ -88,7 +88,7 @@ export class Generation {
       setImmediate(() => this.kill('crashed', `its worker exited with code ${code} while it booted`));
     }));
     // A plugin may throw anything, also nothing.
-    this.#pool.on('error', (thrown: unknown) => this.crash(toPlainError(thrown)));
+    this.#pool.on('error', (thrown: unknown) => this.crash(thrown));
     this.gone = life.then(() => this.#end(null), (thrown: unknown) => this.#end(toPlainError(thrown)));
   }
 
@@ -161,9 +161,9 @@ export class Generation {
     if (this.#stopFailure !== null) throw this.#stopFailure;
   }
 
-  /** It is ending by itself, of this. */
-  crash(error: PlainError): void {
-    const { kind, cause } = causeOf(toPlainError(error)); // the worker may have sent anything
+  /** It is ending by itself, of this, which may be anything. */
+  crash(thrown: unknown): void {
+    const { kind, cause } = causeOf(toPlainError(thrown));
     this.kill(kind, cause);
   }
 

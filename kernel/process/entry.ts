@@ -54,23 +54,19 @@ function end(code: number): void {
   process.exit(code);
 }
 
+function fail(how: string, error: Error): void {
+  logger?.log.fatal({ err: error }, `the kernel ${how}: ${error.message}`);
+  tell({ kind: 'failed', message: error.message }, () => end(1));
+}
+
 process.on('message', (message: GuardianMessage, socket: Socket | undefined) => {
   if (message.kind === 'connection') take(message.id, socket);
   else if (message.kind === 'stop') void stop();
-  else {
-    boot(message.order).catch((error: Error) => {
-      logger?.log.fatal({ err: error }, `the kernel cannot start: ${error.message}`);
-      tell({ kind: 'failed', message: error.message }, () => end(1));
-    });
-  }
+  else boot(message.order).catch((error: Error) => fail('cannot start', error));
 });
 
 // A mistake of the kernel's own: what it did is not known any more, and the guardian has the next one.
-process.once('uncaughtException', (error: Error) => {
-  logger?.log.fatal({ err: error }, `the kernel has a fault: ${error.message}`);
-  tell({ kind: 'failed', message: error.message }, () => end(1));
-  if (!process.connected) end(1);
-});
+process.once('uncaughtException', (error: Error) => fail('has a fault', error));
 
 // Without its guardian it has neither port nor database. Nothing of it needs a goodbye, and one could hang.
 process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));

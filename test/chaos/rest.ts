@@ -1,7 +1,9 @@
 // What a kernel at rest holds, and what is left over when it is not. Must not know what happened before.
 import type pg from 'pg';
 import type { Census } from '../../kernel/plugins/census.js';
+import { countFolders } from '../helpers/clean.js';
 import type { TestKernel } from '../helpers/kernel.js';
+import { workerThreads } from '../helpers/scales.js';
 
 /** Everything that must be as it was. */
 export interface Rest {
@@ -9,6 +11,8 @@ export interface Rest {
   readonly states: Readonly<Record<string, string>>;
   /** Handles of the kernel's thread by kind, without the sockets of its pool, which come and go with the load. */
   readonly handles: Readonly<Record<string, number>>;
+  /** Of workers, as the file system has them. */
+  readonly folders: number;
   readonly threads: number;
   readonly backendsInTransaction: number;
 }
@@ -22,7 +26,8 @@ export async function look(kernel: TestKernel, db: pg.Client): Promise<Rest> {
     held: supervisor.census(),
     states: Object.fromEntries((await supervisor.list()).map(({ name, status }) => [name, status])),
     handles: handles(backends!.pooled),
-    threads: (process.report.getReport() as unknown as { workers: unknown[] }).workers.length,
+    folders: await countFolders(kernel),
+    threads: workerThreads(),
     backendsInTransaction: backends!.transactions,
   };
 }

@@ -19,8 +19,12 @@ export interface Holdings extends Census {
 export async function holdings(kernel: TestKernel): Promise<Holdings> {
   // What the question itself holds does not count.
   const transactions = ((await kernel.get('/plugins/observer/transactions')).json as { n: number }).n;
-  const folders = (await readdir(join(kernel.dataDir, 'berths')).catch(() => [])).length;
-  return { ...kernel.kernel.supervisor.census(), folders, ports: process.getActiveResourcesInfo().filter((kind) => kind === 'MessagePort').length, transactions };
+  return { ...kernel.kernel.supervisor.census(), folders: await countFolders(kernel), ports: process.getActiveResourcesInfo().filter((kind) => kind === 'MessagePort').length, transactions };
+}
+
+/** Folders of workers, as the file system has them: a standby has none yet. */
+export async function countFolders({ dataDir }: TestKernel): Promise<number> {
+  return (await readdir(join(dataDir, 'berths')).catch(() => [])).length;
 }
 
 /** Waits until the kernel holds what it did; fails with what is too much, or too little. Requests of other plugins come and go, so a moment without is waited for. */

@@ -42,7 +42,12 @@ export async function sample(): Promise<Sample> {
 
 async function threadCount(): Promise<number> {
   if (process.platform === 'linux') return (await readdir('/proc/self/task')).length;
-  return (process.report!.getReport() as unknown as { workers: unknown[] }).workers.length;
+  return workerThreads();
+}
+
+/** Worker threads of this process, the dying ones included. */
+export function workerThreads(): number {
+  return (process.report.getReport() as unknown as { workers: unknown[] }).workers.length;
 }
 
 function handleCounts(): Record<string, number> {

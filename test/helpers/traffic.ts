@@ -29,9 +29,7 @@ const FAULT_REQUESTS_MIN = 200;
  * LOOP_HELD_MAX_MS and its share: they count the time that the kernel's thread had a processor, which no stranger makes longer.
  */
 const TIMES_THE_QUIET = 3;
-/**
- * A p99 below this is no sign of a neighbour's fault on a machine as quiet as before, in milliseconds: a few time slices of the scheduler.
- */
+/** A p99 below this is no sign of a neighbour's fault on a machine as quiet as before, in milliseconds: a few time slices of the scheduler. */
 const P99_FLOOR_MS = { hello: 20, items: 50 }; // a query also waits for PostgreSQL's processes
 /**
  * How often a request goes to another thread and back: to the worker; for a query also from there to the kernel, which relays to a

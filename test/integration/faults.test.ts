@@ -7,6 +7,7 @@ import { BOOT_TIMEOUT_MS, DEATHS_BEFORE_QUARANTINE, HOOK_TIMEOUT_MS, LOG_LINES_P
 import { assertClean, atRest, holdings, writeUnruly } from '../helpers/clean.js';
 import { eventually, startTestKernel } from '../helpers/kernel.js';
 import { load } from '../helpers/load.js';
+import { workerThreads } from '../helpers/scales.js';
 import { everything, neighbours } from '../helpers/traffic.js';
 
 /** Requests that end in an error and leave the worker alone. */
@@ -382,7 +383,7 @@ t.test('nobody is ended without reason', async (t) => {
 });
 
 t.test('a kernel that stops lets open requests finish, and leaves no thread', async (t) => {
-  const before = workers();
+  const before = workerThreads();
   const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'hello,unruly' });
   const slow = Array.from({ length: 3 }, () => everything(kernel.url, '/plugins/unruly/slow?ms=1000'));
   const hold = everything(kernel.url, '/plugins/unruly/hold');
@@ -394,10 +395,5 @@ t.test('a kernel that stops lets open requests finish, and leaves no thread', as
   t.ok(performance.now() - began < SHUTDOWN_TIMEOUT_MS, `it took ${Math.round(performance.now() - began)} ms`);
   t.match(await hold, { answers: 1, status: 502, json: { code: 'PLUGIN_CRASHED' } }, 'also the one that would never have ended has its answer');
   t.strictSame(kernel.kernel.supervisor.census(), { requests: 0, connections: 0, services: 0, subscriptions: 0, watched: 0, workers: 0, standbys: 0, berths: 0 });
-  t.equal(workers(), before, 'the process has no thread of it');
+  t.equal(workerThreads(), before, 'the process has no thread of it');
 });
-
-/** Worker threads of this process, the dying ones included. */
-function workers(): number {
-  return (process.report.getReport() as unknown as { workers: unknown[] }).workers.length;
-}
