@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
-import type { ChunkFrame, EndFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, EndFrame, FlatHeaders, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
 
@@ -83,16 +83,17 @@ export class Exchange {
     return this.#req.url ?? '/';
   }
 
-  /** Reads a small body whole, so that it can travel with the request; leaves a large one for the stream. */
-  async prepare(): Promise<void> {
+  /** Reads a small body whole, so that it can travel with the request; leaves a large one for the stream. Null when there is nothing to wait for. */
+  prepare(): Promise<void> | null {
     const { 'content-length': length, 'transfer-encoding': encoding } = this.#req.headers;
     const declared = Number(length ?? 0);
-    if (declared > this.target.bodyLimitBytes) return this.#refuseBody();
-    if (encoding !== undefined || declared > BODY_INLINE_MAX_BYTES) {
-      this.#streams = true;
-      return;
-    }
-    if (declared === 0) return;
+    if (declared > this.target.bodyLimitBytes) this.#refuseBody();
+    else if (encoding !== undefined || declared > BODY_INLINE_MAX_BYTES) this.#streams = true;
+    else if (declared > 0) return this.#readBody(declared);
+    return null;
+  }
+
+  async #readBody(declared: number): Promise<void> {
     const body = new Uint8Array(declared);
     let filled = 0;
     try {
@@ -144,14 +145,17 @@ export class Exchange {
   /** The host answers. */
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
-    this.#promisedBytes = this.#hasBody(frame.statusCode) ? contentLength(frame.headers) : null;
-    const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
+    const { headers, length } = readHead(frame.headers);
+    this.#promisedBytes = this.#hasBody(frame.statusCode) ? length : null;
     // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
     if (frame.statusCode < 200) return this.#refuseAnswer(`${frame.statusCode} is no final status`);
-    if (!frame.streams && this.#promisedBytes !== null && this.#promisedBytes !== bytes) return this.#refuseAnswer(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
+    if (!frame.streams && this.#promisedBytes !== null) {
+      const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
+      if (this.#promisedBytes !== bytes) return this.#refuseAnswer(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
+    }
     try {
-      if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, withoutFraming(frame.headers));
-      else this.#res.writeHead(frame.statusCode, frame.statusMessage, withoutFraming(frame.headers));
+      if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, headers);
+      else this.#res.writeHead(frame.statusCode, frame.statusMessage, headers);
     } catch (error) {
       return this.#refuseAnswer((error as Error).message);
     }
@@ -238,20 +242,16 @@ export class Exchange {
   }
 }
 
-/** Without the header that only the real server can know. */
-function withoutFraming(headers: readonly string[]): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]!.toLowerCase() !== 'transfer-encoding') kept.push(headers[i]!, headers[i + 1]!);
+/** Reads the length that a head promises, and takes out the header that only the real server can know. Most heads have none, and are not copied. */
+function readHead(flat: FlatHeaders): { readonly headers: string[]; readonly length: number | null } {
+  let headers = flat as string[];
+  let length: number | null = null;
+  for (let i = flat.length - 2; i >= 0; i -= 2) {
+    const name = flat[i]!.toLowerCase();
+    if (name === 'content-length') length = Number(flat[i + 1]);
+    else if (name === 'transfer-encoding') headers = headers.toSpliced(i, 2);
   }
-  return kept;
-}
-
-function contentLength(headers: readonly string[]): number | null {
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]!.toLowerCase() === 'content-length') return Number(headers[i + 1]);
-  }
-  return null;
+  return { headers, length };
 }
 
 function pairs(flat: readonly string[]): [string, string][] {

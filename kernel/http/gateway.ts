@@ -1,13 +1,28 @@
 // From a raw request to the plugin that owns its path, past all body parsing. Must not know what plugins answer.
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type {} from '@fastify/swagger';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { BulkheadError } from '../../protocol/errors.js';
 import { answerError } from '../dispatch/answers.js';
 import { Exchange } from '../dispatch/exchange.js';
+import type { Lifecycle } from '../plugins/lifecycle.js';
+import type { Mounted } from '../plugins/mounts.js';
 import type { Supervisor } from '../plugins/supervisor.js';
 import { Arrivals } from './arrivals.js';
 
-/** Registers the kernel's one catch-all route; routes of the kernel's own are more specific and win. */
+/** Takes a request before the kernel's Fastify sees it, when a plugin has its path; false when none has. No path of the kernel's own can be a plugin's. */
+export type Shortcut = (req: IncomingMessage, res: ServerResponse, requestId: () => string) => boolean;
+
+export function shortcut(supervisor: Supervisor): Shortcut {
+  return (req, res, requestId) => {
+    const mounted = supervisor.mounts.resolve(pathOf(req));
+    if (mounted === undefined) return false;
+    admit(mounted, req, res, requestId());
+    return true;
+  };
+}
+
+/** Registers the kernel's one catch-all route, for paths that no plugin has, or none has yet. */
 export function registerGateway(app: FastifyInstance, supervisor: Supervisor): void {
   const arrivals = new Arrivals(supervisor);
   const handle = (request: FastifyRequest, reply: FastifyReply): void => {
@@ -27,22 +42,29 @@ export function registerGateway(app: FastifyInstance, supervisor: Supervisor): v
 }
 
 async function forward(supervisor: Supervisor, arrivals: Arrivals, { raw, id }: FastifyRequest, reply: FastifyReply): Promise<void> {
-  const url = raw.url ?? '/';
-  const query = url.indexOf('?');
-  const path = query === -1 ? url : url.slice(0, query);
+  const path = pathOf(raw);
   const mounted = supervisor.mounts.resolve(path) ?? (await arrivals.of(path));
   if (mounted === undefined) return answerError(reply.raw, absence(supervisor, raw.method ?? 'GET', path), id);
+  admit(mounted, raw, reply.raw, id);
+}
 
-  const { owner, prefix } = mounted;
-  const below = url.slice(prefix.length);
-  const exchange = new Exchange(raw, reply.raw, id, {
+function admit({ owner, prefix }: Mounted<Lifecycle>, req: IncomingMessage, res: ServerResponse, requestId: string): void {
+  const below = (req.url ?? '/').slice(prefix.length);
+  const exchange = new Exchange(req, res, requestId, {
     plugin: owner.record.name,
     mount: prefix,
     url: below.startsWith('/') ? below : `/${below}`,
     bodyLimitBytes: owner.record.limits.bodyLimitBytes,
   });
-  await exchange.prepare();
-  if (!exchange.over) owner.gate.admit(exchange);
+  const prepared = exchange.prepare();
+  const enter = (): void => { if (!exchange.over) owner.gate.admit(exchange); };
+  if (prepared === null) enter();
+  else void prepared.then(enter);
+}
+
+function pathOf({ url = '/' }: IncomingMessage): string {
+  const query = url.indexOf('?');
+  return query === -1 ? url : url.slice(0, query);
 }
 
 function absence(supervisor: Supervisor, method: string, path: string): BulkheadError {

@@ -1,16 +1,19 @@
 // The kernel's Fastify: its own few routes, the way to the documentation, and the gateway for all the rest. Must not know plugins' code.
 import { randomBytes } from 'node:crypto';
+import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Type } from '@sinclair/typebox';
 import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
-import { REQUEST_TIMEOUT_MS } from '../../protocol/limits.js';
+import { KEEP_ALIVE_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { Database } from '../database/pool.js';
 import { answerError, errorBody } from '../dispatch/answers.js';
 import type { Supervisor } from '../plugins/supervisor.js';
-import { registerGateway } from './gateway.js';
+import { registerGateway, shortcut } from './gateway.js';
 import { registerHealth } from './health.js';
 import { registerOperator } from './operator.js';
+
+type ServerFactory = (answer: (req: IncomingMessage, res: ServerResponse) => void) => Server;
 
 export interface ServerOptions {
   readonly appName: string;
@@ -25,7 +28,18 @@ export interface ServerOptions {
 /** Resolves when it can answer. It does not listen: connections come to it from elsewhere. */
 export async function createServer(options: ServerOptions): Promise<FastifyInstance> {
   const nextRequestId = requestIds();
-  const app = bareServer(options.log, nextRequestId);
+  let closing = false;
+  const take = shortcut(options.supervisor);
+  const app = bareServer(options.log, nextRequestId, (answer) => {
+    const server = createHttpServer((req, res) => {
+      if (closing || !take(req, res, nextRequestId)) answer(req, res);
+    });
+    // As Fastify sets up a server of its own.
+    server.requestTimeout = REQUEST_TIMEOUT_MS;
+    server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
+    return server;
+  });
+  app.addHook('preClose', async () => { closing = true; });
   await registerOwnRoutes(app, options);
   registerDocs(app, async () => {
     const docs = bareServer(options.log, nextRequestId);
@@ -39,8 +53,9 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
 }
 
 /** A Fastify without routes that answers errors as the catalogue says. */
-function bareServer(log: Logger, nextRequestId: () => string): FastifyInstance {
+function bareServer(log: Logger, nextRequestId: () => string, serverFactory: ServerFactory | undefined = undefined): FastifyInstance {
   const app = fastify({
+    ...(serverFactory !== undefined && { serverFactory }),
     loggerInstance: log,
     genReqId: nextRequestId,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
