@@ -1,5 +1,6 @@
 // The one place that reads the environment: variables in, one frozen Config out, or all that is wrong with them. Must not know who uses a value.
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { parseEnv } from 'node:util';
 import { Type, type Static } from '@sinclair/typebox';
@@ -35,6 +36,7 @@ const Variables = Type.Object({
   PLUGINS_DIR: text('plugins', '[^:]', 'must be one or several folders, separated by ":"'),
   DATA_DIR: text('.data', '\\S', 'must be a folder'),
   STANDBY_WORKERS: whole(0, 16, '1'),
+  TRUST_PROXY: text('false'),
   OPERATOR_TOKEN: { ...text('', '^(\\S{8,})?$', 'must have at least 8 characters and no spaces, or be empty'), secret: true },
 });
 type Variables = Static<typeof Variables>;
@@ -63,6 +65,8 @@ export interface Config {
   readonly standbyWorkers: number;
   /** Null when the operator's routes are open. */
   readonly operatorToken: string | null;
+  /** Whose `X-Forwarded-*` headers are believed, as Fastify's option of the same name takes it. */
+  readonly trustProxy: boolean | readonly string[];
   /** All `PLUGIN_*` variables; see `pluginSettings`. */
   readonly pluginVariables: Readonly<Record<string, string>>;
 }
@@ -83,7 +87,7 @@ export async function loadConfig(directory: string = process.cwd(), environment:
 export function parseConfig(environment: Environment, directory: string): Config {
   const given = Object.fromEntries(Object.keys(Variables.properties).flatMap((name) => (environment[name] ? [[name, environment[name]]] : [])));
   const variables = Value.Default(Variables, given) as Variables;
-  const problems = [...variableProblems(variables), ...urlProblems(variables.DATABASE_URL)];
+  const problems = [...variableProblems(variables), ...urlProblems(variables.DATABASE_URL), ...proxyProblems(variables.TRUST_PROXY)];
   const pluginsEnabled = splitList(variables.PLUGINS_ENABLED, ',');
   for (const name of pluginsEnabled) {
     const problem = pluginNameProblem(name);
@@ -106,6 +110,7 @@ export function parseConfig(environment: Environment, directory: string): Config
     dataDir: resolve(directory, variables.DATA_DIR),
     standbyWorkers: Number(variables.STANDBY_WORKERS),
     operatorToken: variables.OPERATOR_TOKEN === '' ? null : variables.OPERATOR_TOKEN,
+    trustProxy: variables.TRUST_PROXY === 'true' || (variables.TRUST_PROXY !== 'false' && Object.freeze(splitList(variables.TRUST_PROXY, ','))),
     pluginVariables: Object.freeze(Object.fromEntries(Object.entries(environment).flatMap(([name, value]) => (value !== undefined && PLUGIN_VARIABLE.test(name) ? [[name, value]] : [])))),
   });
 }
@@ -158,6 +163,20 @@ function variableProblems(variables: Variables): string[] {
     const inRange = maximum === Infinity || (Number(value) >= minimum && Number(value) <= maximum);
     return Value.Check(schema, value) && inRange ? [] : [`${name} ${errorMessage}${secret ? '' : `, not ${JSON.stringify(value)}`}`];
   });
+}
+
+/** Names that stand for networks, as the package proxy-addr has them. */
+const NETWORK_NAMES: ReadonlySet<string> = new Set(['loopback', 'linklocal', 'uniquelocal']);
+
+function proxyProblems(text: string): string[] {
+  if (text === 'true' || text === 'false') return [];
+  return splitList(text, ',').filter((proxy) => !NETWORK_NAMES.has(proxy) && !isNetwork(proxy))
+    .map((proxy) => `TRUST_PROXY has ${JSON.stringify(proxy)}; it must be "true", "false", or a list of addresses and networks such as 10.0.0.0/8, loopback, linklocal and uniquelocal`);
+}
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits = '1', ...rest] = text.split('/');
+  return rest.length === 0 && isIP(address) !== 0 && /^[1-9]\d{0,2}$/.test(bits) && Number(bits) <= (isIP(address) === 4 ? 32 : 128);
 }
 
 /** Says what is wrong with a URL without showing it: it holds the password. */

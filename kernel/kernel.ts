@@ -45,7 +45,7 @@ export async function startKernel({ config, databaseUrl, logger: { log, writeLin
     pluginsDirs: config.pluginsDirs,
     workDir: config.dataDir,
     standbyWorkers: config.standbyWorkers,
-    settings: (name, known) => ({ ...pluginSettings(config.pluginVariables, name, known), logLevel: config.logLevel, debug: config.debug }),
+    settings: (name, known) => ({ ...pluginSettings(config.pluginVariables, name, known), logLevel: config.logLevel, debug: config.debug, trustProxy: config.trustProxy }),
   });
   const silence = supervisor.onTransition(({ plugin }) => onPrior(plugin, supervisor.priorOf(plugin)));
   // The plugins' threads begin while this one makes its server.

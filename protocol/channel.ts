@@ -1,5 +1,6 @@
 // A batched, closable port for frames, the same on both sides of a thread. Must not know what the frames mean.
 import { MessagePort, receiveMessageOnPort, type Transferable } from 'node:worker_threads';
+import { BusyPoll } from './busy-poll.js';
 import { CHANNEL_BATCH_MAX_FRAMES, CHANNEL_REST_MAX_MESSAGES } from './limits.js';
 
 export interface ChannelHandlers<In, Out = unknown> {
@@ -12,6 +13,9 @@ export interface ChannelHandlers<In, Out = unknown> {
   /** Called for a frame that cannot be cloned; the others of its batch are sent. Without this, such a frame is thrown. */
   readonly onUnsendable?: (frame: Out, error: Error) => void;
 }
+
+/** Of this thread. */
+const wakefulness = new BusyPoll();
 
 /**
  * Sends the first frame of a turn at once, so that a lone request does not wait, and gathers the rest of the turn into
@@ -35,6 +39,7 @@ export class Channel<Out, In> {
       this.close();
     };
     this.#handle = (batch) => {
+      wakefulness.traffic();
       if (!Array.isArray(batch)) return refuse();
       for (const frame of batch) {
         // A handler may close the channel in the middle of a batch; what follows belongs to nobody.
@@ -64,6 +69,7 @@ export class Channel<Out, In> {
       return false;
     }
     if (!this.#flushing) {
+      wakefulness.traffic();
       this.#postOne(frame, transfer);
       this.#flushing = true;
       setImmediate(this.#flush);

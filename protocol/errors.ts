@@ -105,6 +105,9 @@ export class BulkheadError<C extends ErrorCode = ErrorCode> extends Error {
   }
 }
 
+/** Carries the id of a request: what the client wishes it to be, and in every answer what it is. */
+export const REQUEST_ID_HEADER = 'x-request-id';
+
 /** The body of every error answer; Fastify's own shape with the request's id. */
 export interface ErrorBody {
   readonly statusCode: number;

@@ -25,6 +25,8 @@ export interface HostOrder {
   readonly logLevel: string;
   /** Whether clients see the text of unexpected errors. */
   readonly debug: boolean;
+  /** Whose `X-Forwarded-*` headers are believed, as Fastify's option of the same name takes it. */
+  readonly trustProxy: boolean | readonly string[];
 }
 
 /** The host's answers; each rejects with a plain error. Called in this order, each at most once. */

@@ -168,6 +168,9 @@ export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message: bounds the time that one message event may hold a thread. */
 export const CHANNEL_BATCH_MAX_FRAMES = 256;
 
+/** How long a thread polls for the next message before it sleeps: several times what a small request takes, and too little to be seen in the processor time of a quiet system. */
+export const BUSY_POLL_MS = 1;
+
 /** Messages of a worker that are still read after its end: its last answers and words. */
 export const CHANNEL_REST_MAX_MESSAGES = 64;
 

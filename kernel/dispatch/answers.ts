@@ -1,6 +1,6 @@
 // How the kernel itself answers with an error, on a raw response. Must not know why.
 import { STATUS_CODES, type ServerResponse } from 'node:http';
-import type { BulkheadError, ErrorBody } from '../../protocol/errors.js';
+import { REQUEST_ID_HEADER, type BulkheadError, type ErrorBody } from '../../protocol/errors.js';
 
 export function errorBody(error: { readonly statusCode: number; readonly code: string; readonly message: string }, requestId: string): ErrorBody {
   return { statusCode: error.statusCode, code: error.code, error: STATUS_CODES[error.statusCode] ?? 'Error', message: error.message, requestId };
@@ -20,6 +20,7 @@ export function answerError(res: ServerResponse, error: BulkheadError, requestId
   res.statusMessage = STATUS_CODES[error.statusCode] ?? '';
   res.setHeader('content-type', 'application/json; charset=utf-8');
   res.setHeader('content-length', Buffer.byteLength(body));
+  res.setHeader(REQUEST_ID_HEADER, requestId);
   if (error.retryAfterSeconds !== undefined) res.setHeader('retry-after', error.retryAfterSeconds);
   res.end(body);
 }

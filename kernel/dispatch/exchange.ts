@@ -3,9 +3,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
-import type { ChunkFrame, EndFrame, FlatHeaders, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, EndFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
+import { pairs, readHead } from './head.js';
 
 export type SendFrame = (frame: KernelToHostFrame, transfer?: readonly ArrayBuffer[]) => void;
 
@@ -145,7 +146,7 @@ export class Exchange {
   /** The host answers. */
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
-    const { headers, length } = readHead(frame.headers);
+    const { headers, length } = readHead(frame.headers, this.requestId);
     this.#promisedBytes = this.#hasBody(frame.statusCode) ? length : null;
     // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
     if (frame.statusCode < 200) return this.#refuseAnswer(`${frame.statusCode} is no final status`);
@@ -240,20 +241,4 @@ export class Exchange {
     });
     this.#req.once('error', () => {}); // the client went away; 'close' of the response says so
   }
-}
-
-/** Reads the length that a head promises, and takes out the header that only the real server can know. Most heads have none, and are not copied. */
-function readHead(flat: FlatHeaders): { readonly headers: string[]; readonly length: number | null } {
-  let headers = flat as string[];
-  let length: number | null = null;
-  for (let i = flat.length - 2; i >= 0; i -= 2) {
-    const name = flat[i]!.toLowerCase();
-    if (name === 'content-length') length = Number(flat[i + 1]);
-    else if (name === 'transfer-encoding') headers = headers.toSpliced(i, 2);
-  }
-  return { headers, length };
-}
-
-function pairs(flat: readonly string[]): [string, string][] {
-  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i]!, flat[2 * i + 1]!]);
 }

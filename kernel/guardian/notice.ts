@@ -1,7 +1,7 @@
 // What clients hear from the guardian itself while there is no kernel to answer them. Must not know why there is none.
 import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { BulkheadError, type ErrorBody } from '../../protocol/errors.js';
+import { BulkheadError, REQUEST_ID_HEADER, type ErrorBody } from '../../protocol/errors.js';
 import { CONNECTIONS_CLOSE_TIMEOUT_MS, DATABASE_PING_TIMEOUT_MS, NOTICE_TIMEOUT_MS } from '../../protocol/limits.js';
 import { Connections } from '../connections.js';
 
@@ -43,7 +43,7 @@ export class Notice {
         : { statusCode: error.statusCode, code: error.code, error: STATUS_CODES[error.statusCode] ?? 'Error', message: error.message, requestId } satisfies ErrorBody;
     const text = JSON.stringify(body);
     response.writeHead(error.statusCode, {
-      'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text), 'retry-after': String(error.retryAfterSeconds ?? 1), connection: 'close',
+      'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text), 'retry-after': String(error.retryAfterSeconds ?? 1), connection: 'close', [REQUEST_ID_HEADER]: requestId,
     });
     response.end(request.method === 'HEAD' ? undefined : text);
   }

@@ -14,10 +14,11 @@ export interface HostApp {
 }
 
 /** Resolves when the plugin's routes can be asked. With `debug`, clients see the text of unexpected errors. */
-export async function createApp({ definition, manifest, context, log, debug }: Tenancy): Promise<HostApp> {
+export async function createApp({ definition, manifest, context, log, order: { debug, trustProxy } }: Tenancy): Promise<HostApp> {
   const routes: RouteDescription[] = [];
   const app = fastify({
     loggerInstance: log,
+    trustProxy: trustProxy as boolean | string[],
     bodyLimit: manifest.limits.bodyLimitBytes,
     genReqId: (raw) => (raw as unknown as HostRequest).requestId,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),

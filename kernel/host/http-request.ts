@@ -1,8 +1,8 @@
 // One request inside the worker, in the shape of Node's IncomingMessage as far as Fastify and its plugins look at it. Must not know how frames arrive.
 import { EventEmitter } from 'node:events';
-import { Readable } from 'node:stream';
 import { ReceiveWindow } from '../../protocol/flow.js';
 import type { RequestFrame } from '../../protocol/frames.js';
+import { isMade, LazyReadable } from './lazy-stream.js';
 
 /** Of these a repetition is dropped, as in Node's own parser; other repetitions are joined. */
 const FIRST_WINS: ReadonlySet<string> = new Set([
@@ -52,7 +52,7 @@ class HostSocket extends EventEmitter {
   }
 }
 
-export class HostRequest extends Readable {
+export class HostRequest extends LazyReadable {
   readonly id: number;
   readonly requestId: string;
   readonly mount: string;
@@ -71,10 +71,10 @@ export class HostRequest extends Readable {
   readonly #window = new ReceiveWindow();
   #pendingCredit = 0;
   #socket: HostSocket | null = null;
+  #over = false;
 
   constructor(frame: RequestFrame, sendCredit: (bytes: number) => void) {
-    // Closed by the end of the exchange and not by the end of the body, as Node does: `request.signal` hangs on 'close'.
-    super({ autoDestroy: false });
+    super();
     this.id = frame.id;
     this.requestId = frame.requestId;
     this.mount = frame.mount;
@@ -105,6 +105,18 @@ export class HostRequest extends Readable {
     return Number(this.httpVersion.split('.')[1] ?? 0);
   }
 
+  /** Whether the exchange was over before anybody used this as a stream. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  override destroy(error?: Error): this {
+    if (isMade(this)) return super.destroy(error);
+    this.#over = true;
+    this.emit('close');
+    return this;
+  }
+
   setTimeout(): this {
     return this; // the kernel owns the deadline
   }
@@ -119,6 +131,11 @@ export class HostRequest extends Readable {
     }
     if (this.#frame.body !== null) this.push(Buffer.from(this.#frame.body.buffer, this.#frame.body.byteOffset, this.#frame.body.byteLength));
     this.push(null);
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    // As in Node: a client that goes away is no error of the plugin, and an unheard 'error' event would end the worker.
+    callback(this.listenerCount('error') > 0 ? error : null);
   }
 
   /** A chunk of a streamed body arrived. */

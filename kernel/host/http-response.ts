@@ -1,17 +1,17 @@
 // One answer inside the worker, in the shape of Node's ServerResponse as far as Fastify and its plugins look at it. Must not know how frames are sent.
 import { STATUS_CODES, validateHeaderName, validateHeaderValue } from 'node:http';
-import { Writable } from 'node:stream';
 import { ownedBytes, SendWindow } from '../../protocol/flow.js';
 import type { CancelFrame, ChunkFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import type { HostRequest } from './http-request.js';
+import { isMade, LazyWritable } from './lazy-stream.js';
 
 export type AnswerFrame = ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
 type SendAnswer = (frame: AnswerFrame, transfer?: readonly ArrayBuffer[]) => void;
 type HeaderValue = number | string | readonly string[];
 type Callback = (error?: Error | null) => void;
 
-export class HostResponse extends Writable {
+export class HostResponse extends LazyWritable {
   statusCode = 200;
   statusMessage = '';
   sendDate = true;
@@ -19,18 +19,27 @@ export class HostResponse extends Writable {
   readonly #send: SendAnswer;
   readonly #window = new SendWindow();
   readonly #headers = new Map<string, readonly [name: string, value: HeaderValue]>();
-  #whole: string | Uint8Array | null = null;
   #trailers: string[] = [];
   /** No header can change any more, as after Node's `writeHead`. */
   #headFixed = false;
   /** The head has left for the kernel. */
   #headSent = false;
+  /** Nothing more is sent. */
   #over = false;
+  #answered = false;
+  readonly #onClose: (id: number) => void;
 
-  constructor(req: HostRequest, send: SendAnswer) {
+  /** `onClose` is called once, when nothing more of the kernel's is of interest. */
+  constructor(req: HostRequest, send: SendAnswer, onClose: (id: number) => void) {
     super();
     this.req = req;
     this.#send = send;
+    this.#onClose = onClose;
+  }
+
+  /** Whether the answer left whole, before anybody used this as a stream. */
+  get over(): boolean {
+    return this.#answered;
   }
 
   get headersSent(): boolean {
@@ -134,12 +143,23 @@ export class HostResponse extends Writable {
     const text = typeof chunk === 'string';
     const small = (text && chunk.length <= BODY_INLINE_MAX_BYTES && (encoding == null || encoding === 'utf8' || encoding === 'utf-8'))
       || (chunk instanceof Uint8Array && chunk.byteLength <= BODY_INLINE_MAX_BYTES);
-    if (small && !this.#headSent && this.writableLength === 0 && !this.writableEnded) {
-      // The usual answer: head and body leave as one frame, past the machinery of Writable.
-      this.#whole = chunk as string | Uint8Array;
-      return super.end(typeof callback === 'function' ? (callback as () => void) : undefined);
-    }
+    if (small && !this.#headSent && !this.#over && this.#trailers.length === 0 && !isMade(this)) return this.#answer(chunk as string | Uint8Array, callback as (() => void) | undefined);
     return super.end(chunk ?? undefined, (encoding ?? undefined) as BufferEncoding, (callback ?? undefined) as () => void);
+  }
+
+  /** The usual answer: head and body leave as one frame, past the machinery of streams. */
+  #answer(whole: string | Uint8Array, callback: (() => void) | undefined): this {
+    this.#answered = true;
+    this.#over = true;
+    this.#sendHead(this.req.method === 'HEAD' ? null : whole, false);
+    this.#onClose(this.req.id);
+    process.nextTick(() => {
+      callback?.();
+      this.emit('finish');
+      this.req.destroy();
+      this.emit('close');
+    });
+    return this;
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
@@ -151,7 +171,7 @@ export class HostResponse extends Writable {
   override _final(callback: Callback): void {
     if (this.#trailers.length > 0 && !this.#headSent) this.#sendHead(null, true);
     if (this.#headSent) this.#send({ kind: 'end', id: this.req.id, trailers: this.#trailers });
-    else this.#sendHead(this.req.method === 'HEAD' ? null : this.#whole, false);
+    else this.#sendHead(null, false);
     this.#over = true;
     callback();
   }
@@ -161,8 +181,10 @@ export class HostResponse extends Writable {
       this.#over = true;
       this.#send({ kind: 'cancel', id: this.req.id, reason: error?.message ?? 'the handler destroyed its answer' });
     }
+    this.#onClose(this.req.id);
     this.req.destroy();
-    callback(error);
+    // As in the request.
+    callback(this.listenerCount('error') > 0 ? error : null);
   }
 
   /** The receiver has room for more. */

@@ -13,7 +13,7 @@ export interface Tenancy {
   readonly manifest: PluginManifest;
   readonly context: PluginContext;
   readonly log: Logger;
-  readonly debug: boolean;
+  readonly order: HostOrder;
   readonly services: HostServices;
   readonly events: HostEvents;
   readonly database: LentPool;
@@ -30,5 +30,5 @@ export function createTenancy(exported: unknown, order: HostOrder, log: Logger, 
   const events = new HostEvents(send, log);
   const database = createLentPool({ send, connections: manifest.limits.connections, log });
   const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
-  return { definition: exported as PluginDefinition, manifest, context, log, debug: order.debug, services, events, database, stopping };
+  return { definition: exported as PluginDefinition, manifest, context, log, order, services, events, database, stopping };
 }

@@ -35,16 +35,14 @@ export class Transport {
     }
   }
 
+  readonly #forget = (id: number): void => this.#open.delete(id);
+
   #begin(frame: RequestFrame): void {
     // Before any code of the plugin runs, so that the kernel can tell a request that was begun from one that only waited.
     this.#status.lastRequest = frame.id;
     const request = new HostRequest(frame, (bytes) => this.#send({ kind: 'credit', id: frame.id, bytes }));
-    const response = new HostResponse(request, this.#send);
+    const response = new HostResponse(request, this.#send, this.#forget);
     this.#open.add(frame.id, response);
-    response.once('close', () => this.#open.delete(frame.id));
-    // A client that goes away is no error of the plugin, and an unheard 'error' event would end the worker.
-    request.on('error', () => {});
-    response.on('error', () => {});
     this.#app!.routing(request as unknown as IncomingMessage, response as unknown as ServerResponse);
   }
 }

@@ -10,7 +10,7 @@ import { Transport } from './transport.js';
 
 /** Built beside the host, for all plugins that use it. */
 const TYPEBOX = new URL('./typebox/index.js', import.meta.url).href;
-const ORDER: HostOrder = { name: 'standby', generation: 0, bundle: '', folder: '', config: {}, environment: {}, logLevel: 'info', debug: false };
+const ORDER: HostOrder = { name: 'standby', generation: 0, bundle: '', folder: '', config: {}, environment: {}, logLevel: 'info', debug: false, trustProxy: false };
 const SCHEMA = { type: 'object', required: ['id'], properties: { id: { type: 'integer', minimum: 1 }, name: { type: 'string' } } } as const;
 const REQUEST: RequestFrame = {
   kind: 'request', id: 1, method: 'POST', url: '/1', originalUrl: '/plugins/standby/1', mount: '/plugins/standby', httpVersion: '1.1',

@@ -9,15 +9,16 @@ import type { Lifecycle } from '../plugins/lifecycle.js';
 import type { Mounted } from '../plugins/mounts.js';
 import type { Supervisor } from '../plugins/supervisor.js';
 import { Arrivals } from './arrivals.js';
+import type { IdOfRequest } from './request-id.js';
 
 /** Takes a request before the kernel's Fastify sees it, when a plugin has its path; false when none has. No path of the kernel's own can be a plugin's. */
-export type Shortcut = (req: IncomingMessage, res: ServerResponse, requestId: () => string) => boolean;
+export type Shortcut = (req: IncomingMessage, res: ServerResponse, idOf: IdOfRequest) => boolean;
 
 export function shortcut(supervisor: Supervisor): Shortcut {
-  return (req, res, requestId) => {
+  return (req, res, idOf) => {
     const mounted = supervisor.mounts.resolve(pathOf(req));
     if (mounted === undefined) return false;
-    admit(mounted, req, res, requestId());
+    admit(mounted, req, res, idOf(req));
     return true;
   };
 }

@@ -1,10 +1,9 @@
 // The kernel's Fastify: its own few routes, the way to the documentation, and the gateway for all the rest. Must not know plugins' code.
-import { randomBytes } from 'node:crypto';
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Type } from '@sinclair/typebox';
 import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { BulkheadError } from '../../protocol/errors.js';
+import { BulkheadError, REQUEST_ID_HEADER } from '../../protocol/errors.js';
 import { KEEP_ALIVE_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { Database } from '../database/pool.js';
 import { answerError, errorBody } from '../dispatch/answers.js';
@@ -12,6 +11,7 @@ import type { Supervisor } from '../plugins/supervisor.js';
 import { registerGateway, shortcut } from './gateway.js';
 import { registerHealth } from './health.js';
 import { registerOperator } from './operator.js';
+import { requestIds, type IdOfRequest } from './request-id.js';
 
 type ServerFactory = (answer: (req: IncomingMessage, res: ServerResponse) => void) => Server;
 
@@ -27,12 +27,12 @@ export interface ServerOptions {
 
 /** Resolves when it can answer. It does not listen: connections come to it from elsewhere. */
 export async function createServer(options: ServerOptions): Promise<FastifyInstance> {
-  const nextRequestId = requestIds();
+  const idOf = requestIds();
   let closing = false;
   const take = shortcut(options.supervisor);
-  const app = bareServer(options.log, nextRequestId, (answer) => {
+  const app = bareServer(options.log, idOf, (answer) => {
     const server = createHttpServer((req, res) => {
-      if (closing || !take(req, res, nextRequestId)) answer(req, res);
+      if (closing || !take(req, res, idOf)) answer(req, res);
     });
     // As Fastify sets up a server of its own.
     server.requestTimeout = REQUEST_TIMEOUT_MS;
@@ -42,7 +42,7 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
   app.addHook('preClose', async () => { closing = true; });
   await registerOwnRoutes(app, options);
   registerDocs(app, async () => {
-    const docs = bareServer(options.log, nextRequestId);
+    const docs = bareServer(options.log, idOf);
     const { addDocs } = await import('./docs.js');
     await addDocs(docs, options, (own) => registerOwnRoutes(own, options));
     return docs;
@@ -53,11 +53,11 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
 }
 
 /** A Fastify without routes that answers errors as the catalogue says. */
-function bareServer(log: Logger, nextRequestId: () => string, serverFactory: ServerFactory | undefined = undefined): FastifyInstance {
+function bareServer(log: Logger, idOf: IdOfRequest, serverFactory: ServerFactory | undefined = undefined): FastifyInstance {
   const app = fastify({
     ...(serverFactory !== undefined && { serverFactory }),
     loggerInstance: log,
-    genReqId: nextRequestId,
+    genReqId: idOf,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     requestTimeout: REQUEST_TIMEOUT_MS,
     routerOptions: { maxParamLength: 1_024 }, // so that a long name gets the answer for names
@@ -68,6 +68,7 @@ function bareServer(log: Logger, nextRequestId: () => string, serverFactory: Ser
     },
   }) as unknown as FastifyInstance;
 
+  app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
   app.setErrorHandler<FastifyError>((error, request, reply) => {
     const status = error.statusCode ?? 500;
     if (status >= 500 && !(error instanceof BulkheadError)) {
@@ -109,11 +110,4 @@ function registerDocs(app: FastifyInstance, make: () => Promise<FastifyInstance>
     });
   }
   app.addHook('onClose', async () => (await docs?.catch(() => null))?.close());
-}
-
-/** Unique over restarts of the kernel, and cheap: this runs once per request. */
-function requestIds(): () => string {
-  const prefix = randomBytes(6).toString('base64url');
-  let count = 0;
-  return () => `${prefix}-${(count += 1).toString(36)}`;
 }

@@ -11,7 +11,7 @@ import type { Turnstile } from './turnstile.js';
 export type Verb = 'load' | 'start' | 'stop' | 'unload' | 'restart';
 
 /** What the operator's configuration says of one plugin. */
-export interface PluginOrders extends Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug'> {
+export interface PluginOrders extends Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug' | 'trustProxy'> {
   /** Permissions that it may have beyond its walls. */
   readonly granted: readonly string[];
 }

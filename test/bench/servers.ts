@@ -1,5 +1,5 @@
 // Starts and ends the servers that are measured, each in a process of its own. Must not know what is measured.
-import { spawn, type ChildProcess } from 'node:child_process';
+import { fork, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -9,7 +9,10 @@ import { fileURLToPath } from 'node:url';
 
 export interface Server {
   readonly url: string;
+  /** Of the one to be ended. */
   readonly process: ChildProcess;
+  /** The one that serves. */
+  readonly pid: number;
 }
 
 /** A kernel as in production, on a free port. */
@@ -21,16 +24,26 @@ export async function startKernel(environment: Readonly<Record<string, string>>)
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   for await (const line of createInterface({ input: child.stdout! })) {
-    const { url } = JSON.parse(line) as { url?: string };
+    const { url, kernel } = JSON.parse(line) as { url?: string; kernel: number };
     if (url === undefined) continue;
     child.stdout!.resume();
     for (let attempts = 0; (await fetch(`${url}/health/ready`)).status !== 200; attempts += 1) {
       if (attempts > 300) throw new Error('the kernel is not ready after 30 s');
       await delay(100);
     }
-    return { url, process: child };
+    return { url, process: child, pid: kernel };
   }
   throw new Error('the kernel did not start');
+}
+
+/** Ways to isolate a plugin that are quickly built. */
+export const NAIVE = ['one postMessage per request', 'piscina.run per request', 'child process behind @fastify/http-proxy'] as const;
+
+/** Starts a candidate other than the kernel. Without a database it has no plugins that want one. */
+export async function startCandidate(role: 'in-process' | (typeof NAIVE)[number], databaseUrl: string): Promise<Server> {
+  const child = fork(join(findRoot(), 'dist/bench/candidates.js'), ['serve', role, databaseUrl]);
+  const [url] = (await once(child, 'message')) as [string];
+  return { url, process: child, pid: child.pid! };
 }
 
 export async function end(child: ChildProcess): Promise<void> {

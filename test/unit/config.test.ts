@@ -15,7 +15,7 @@ const DIRECTORY = '/srv/ship';
 const DEFAULTS: Config = {
   appName: 'Bulkhead', debug: false, host: '127.0.0.1', port: 8001, logLevel: 'info', databaseUrl: null, databasePoolMax: 10,
   embedded: { user: 'bulkhead', database: 'bulkhead' }, pluginsEnabled: [], pluginsDirs: ['/srv/ship/plugins'], dataDir: '/srv/ship/.data', standbyWorkers: 1,
-  operatorToken: null, pluginVariables: {},
+  trustProxy: false, operatorToken: null, pluginVariables: {},
 };
 
 /** The lines of the error, without their bullets; fails when there is no error. */
@@ -39,7 +39,7 @@ async function folderWith(t: Test, env: string): Promise<string> {
 
 t.test('nothing set means the defaults, and so does everything empty', async (t) => {
   t.strictSame(parseConfig({}, DIRECTORY), DEFAULTS);
-  const names = ['APP_NAME', 'DEBUG', 'HOST', 'PORT', 'LOG_LEVEL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB', 'DATABASE_URL', 'DATABASE_POOL_MAX', 'PLUGINS_ENABLED', 'PLUGINS_DIR', 'DATA_DIR', 'STANDBY_WORKERS', 'OPERATOR_TOKEN'];
+  const names = ['APP_NAME', 'DEBUG', 'HOST', 'PORT', 'LOG_LEVEL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB', 'DATABASE_URL', 'DATABASE_POOL_MAX', 'PLUGINS_ENABLED', 'PLUGINS_DIR', 'DATA_DIR', 'STANDBY_WORKERS', 'TRUST_PROXY', 'OPERATOR_TOKEN'];
   t.strictSame(parseConfig(Object.fromEntries(names.map((name) => [name, ''])), DIRECTORY), DEFAULTS);
   t.strictSame(parseConfig(Object.fromEntries(names.map((name) => [name, undefined])), DIRECTORY), DEFAULTS);
 });
@@ -47,13 +47,13 @@ t.test('nothing set means the defaults, and so does everything empty', async (t)
 t.test('every variable has its effect', async (t) => {
   const config = parseConfig({
     APP_NAME: 'Black Pearl', DEBUG: 'true', HOST: '0.0.0.0', PORT: '9000', LOG_LEVEL: 'debug', POSTGRES_USER: 'jack', POSTGRES_DB: 'ship', DATABASE_URL: 'postgres://a:b@c/d', DATABASE_POOL_MAX: '3',
-    PLUGINS_ENABLED: ' hello, items ,,hello', PLUGINS_DIR: 'mine', DATA_DIR: '/var/data', STANDBY_WORKERS: '3', OPERATOR_TOKEN: 'a-long-secret', PLUGIN_HELLO_GREETING: 'ahoy', PATH: '/bin', HOME: '/root',
+    PLUGINS_ENABLED: ' hello, items ,,hello', PLUGINS_DIR: 'mine', DATA_DIR: '/var/data', STANDBY_WORKERS: '3', TRUST_PROXY: 'loopback, 10.0.0.0/8', OPERATOR_TOKEN: 'a-long-secret', PLUGIN_HELLO_GREETING: 'ahoy', PATH: '/bin', HOME: '/root',
   }, DIRECTORY);
   t.strictSame(config, {
     appName: 'Black Pearl', debug: true, host: '0.0.0.0', port: 9000, logLevel: 'debug', databaseUrl: 'postgres://a:b@c/d', databasePoolMax: 3, embedded: { user: 'jack', database: 'ship' },
-    pluginsEnabled: ['hello', 'items'], pluginsDirs: ['/srv/ship/mine'], dataDir: '/var/data', standbyWorkers: 3, operatorToken: 'a-long-secret', pluginVariables: { PLUGIN_HELLO_GREETING: 'ahoy' },
+    pluginsEnabled: ['hello', 'items'], pluginsDirs: ['/srv/ship/mine'], dataDir: '/var/data', standbyWorkers: 3, trustProxy: ['loopback', '10.0.0.0/8'], operatorToken: 'a-long-secret', pluginVariables: { PLUGIN_HELLO_GREETING: 'ahoy' },
   });
-  for (const part of [config, config.embedded, config.pluginsEnabled, config.pluginsDirs, config.pluginVariables]) t.ok(Object.isFrozen(part), 'nobody can change it');
+  for (const part of [config, config.embedded, config.pluginsEnabled, config.pluginsDirs, config.pluginVariables, config.trustProxy]) t.ok(Object.isFrozen(part), 'nobody can change it');
 });
 
 t.test('the plugins\' folders may be several, and each is made absolute', async (t) => {
@@ -87,6 +87,17 @@ t.test('a wrong value is refused with its name, the rule and the value', async (
   }
   for (const [name, value] of [['PORT', '0'], ['PORT', '65535'], ['DATABASE_POOL_MAX', '1'], ['DATABASE_POOL_MAX', '1000'], ['POSTGRES_USER', 'a'.repeat(63)], ['POSTGRES_DB', '_a1'], ['HOST', '::1'], ['LOG_LEVEL', 'silent'], ['OPERATOR_TOKEN', '12345678']] as const) {
     t.doesNotThrow(() => parseConfig({ [name]: value }, DIRECTORY), `${name}=${value} is the last that is right`);
+  }
+});
+
+t.test('whose forwarded headers are believed is a switch or a list of addresses', async (t) => {
+  for (const [value, trusted] of [['true', true], ['false', false], ['127.0.0.1', ['127.0.0.1']], ['::1/128,uniquelocal', ['::1/128', 'uniquelocal']]] as const) {
+    t.strictSame(parseConfig({ TRUST_PROXY: value }, DIRECTORY).trustProxy, trusted, value);
+  }
+  for (const value of ['2', 'yes', '10.0.0.0/33', '10.0.0.0/0', '999.1.1.1', 'example.org', '10.0.0.1/8/8', '10.0.0.1/']) {
+    const problems = problemsOf(t, () => parseConfig({ TRUST_PROXY: `loopback,${value}` }, DIRECTORY));
+    t.equal(problems.length, 1, value);
+    t.match(problems[0], `TRUST_PROXY has "${value}"; it must be`);
   }
 });
 

@@ -1,0 +1,31 @@
+// The head of an answer on its way from a host to the client. Must not know the answer's body.
+import { REQUEST_ID_HEADER } from '../../protocol/errors.js';
+import type { FlatHeaders } from '../../protocol/frames.js';
+
+export interface AnswerHead {
+  /** For `writeHead`. */
+  readonly headers: string[];
+  /** The length of the body that it promises, or null. */
+  readonly length: number | null;
+}
+
+/** Takes out the header that only the real server can know, and adds the request's id. */
+export function readHead(flat: FlatHeaders, requestId: string): AnswerHead {
+  const headers: string[] = [];
+  let length: number | null = null;
+  let named = false;
+  for (let i = 0; i + 1 < flat.length; i += 2) {
+    const name = flat[i]!.toLowerCase();
+    if (name === 'transfer-encoding') continue;
+    if (name === 'content-length') length = Number(flat[i + 1]);
+    else if (name === REQUEST_ID_HEADER) named = true;
+    headers.push(flat[i]!, flat[i + 1]!);
+  }
+  if (!named) headers.push(REQUEST_ID_HEADER, requestId);
+  return { headers, length };
+}
+
+/** For `addTrailers`. */
+export function pairs(flat: FlatHeaders): [string, string][] {
+  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i]!, flat[2 * i + 1]!]);
+}
