@@ -120,7 +120,8 @@ export class Dispatcher {
       exchange.onOver = null;
       exchange.suspend();
     }
-    this.#rest();
+    this.#endSweep();
+    this.#onIdle?.();
     return orphans;
   }
 
@@ -134,13 +135,12 @@ export class Dispatcher {
         this.#begin(next);
       }
     }
-    if (this.#inFlight.size === 0) this.#rest();
+    if (this.#inFlight.size === 0) this.#onIdle?.();
   };
 
-  #rest(): void {
+  #endSweep(): void {
     if (this.#sweep !== null) clearInterval(this.#sweep);
     this.#sweep = null;
-    this.#onIdle?.();
   }
 
   #begin(exchange: Exchange): void {
@@ -150,6 +150,8 @@ export class Dispatcher {
   }
 
   #sweepDeadlines(): void {
+    // Not sooner: a timer for each of many requests that come one by one would cost more than they do.
+    if (this.#inFlight.size === 0) return this.#endSweep();
     const now = performance.now();
     // The queue first: the end of one in flight would begin the next, however late that is.
     const late = [...this.#queue, ...this.#inFlight.values()].filter(({ deadline, answering }) => deadline <= now && !answering);

@@ -111,7 +111,8 @@ export class HostResponse extends LazyWritable {
     if (Array.isArray(headers)) {
       for (let i = 0; i + 1 < headers.length; i += 2) this.appendHeader(headers[i] as string, headers[i + 1] as string);
     } else if (typeof headers === 'object' && headers !== null) {
-      for (const [name, value] of Object.entries(headers as Record<string, HeaderValue | undefined>)) {
+      for (const name in headers as Record<string, HeaderValue | undefined>) {
+        const value = (headers as Record<string, HeaderValue | undefined>)[name];
         if (value !== undefined) this.setHeader(name, value);
       }
     }
@@ -213,7 +214,8 @@ export class HostResponse extends LazyWritable {
   #sendHead(body: string | Uint8Array | null, streams: boolean): void {
     const headers: string[] = [];
     for (const [name, value] of this.#headers.values()) {
-      if (Array.isArray(value)) for (const one of value as readonly string[]) headers.push(name, one);
+      if (typeof value === 'string') headers.push(name, value);
+      else if (Array.isArray(value)) for (const one of value as readonly string[]) headers.push(name, one);
       else headers.push(name, String(value));
     }
     const { statusCode, statusMessage } = this;
