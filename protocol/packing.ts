@@ -33,6 +33,11 @@ export function packForKernel(frame: HostToKernelFrame): PackedForKernel {
   return [frame.id, frame.statusCode, frame.statusMessage, frame.headers, frame.body, frame.streams];
 }
 
+/** The exchange that a packed frame answers, or null when it is no answer. */
+export function exchangeOf(packed: PackedForKernel): number | null {
+  return isArray(packed) ? packed[0] : null;
+}
+
 /** What comes from a worker may be anything, and so may what this returns. */
 export function unpackAtKernel(packed: PackedForKernel): HostToKernelFrame {
   if (!isArray(packed)) return packed;

@@ -6,7 +6,7 @@ import { toPlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
-import { packForKernel, unpackAtHost, type PackedForHost, type PackedForKernel } from '../../protocol/packing.js';
+import { exchangeOf, packForKernel, unpackAtHost, type PackedForHost, type PackedForKernel } from '../../protocol/packing.js';
 import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { createApp } from './app.js';
@@ -31,7 +31,14 @@ export class Host implements HostApi {
   constructor(birth: HostBirth) {
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     this.#status = new StatusBlock(birth.status);
-    this.#channel = new Channel(birth.data, { onFrame: (frame) => this.#route(unpackAtHost(frame)) });
+    this.#channel = new Channel(birth.data, {
+      onFrame: (frame) => this.#route(unpackAtHost(frame)),
+      onUnsendable: (frame, error) => {
+        const answered = exchangeOf(frame);
+        if (answered === null) throw error;
+        this.#send({ kind: 'cancel', id: answered, reason: error.message });
+      },
+    });
     this.#transport = new Transport(this.#send, this.#status);
     this.#beat();
   }
