@@ -10,6 +10,8 @@ const PREEMPTED_MS = 0.1;
 /** For how long it then leaves the core to others, in milliseconds; doubled each time up to the maximum, and reset by an answer that was worth the wait. */
 const STAND_BACK_MS = 2;
 const STAND_BACK_MAX_MS = 1_000;
+/** With one core, who polls keeps the other from answering. */
+const USEFUL = availableParallelism() > 1;
 
 /**
  * To wake a sleeping thread takes some 50 µs, several times what a small request needs. Awake it costs a core, so it polls only while
@@ -17,7 +19,8 @@ const STAND_BACK_MAX_MS = 1_000;
  * works while the other polls, which leaves the second core of a small machine to the client when both have answered.
  */
 export class BusyPoll {
-  readonly #useful = availableParallelism() > 1;
+  readonly #clock: () => number;
+  readonly #schedule: (turn: () => void) => void;
   /** When something was sent that is not answered, or 0. */
   #sentAt = 0;
   /** Of the answers of late, those that came soon. */
@@ -27,23 +30,29 @@ export class BusyPoll {
   #standBackMs = STAND_BACK_MS;
   #restUntil = 0;
 
+  /** `clock` is monotonic, in milliseconds; `schedule` calls back in the next turn of the event loop, and does not let it sleep before. */
+  constructor(clock: () => number = () => performance.now(), schedule: (turn: () => void) => void = setImmediate) {
+    this.#clock = clock;
+    this.#schedule = schedule;
+  }
+
   sent(): void {
-    const now = performance.now();
+    const now = this.#clock();
     this.#sentAt = now;
-    if (this.#polling || !this.#useful || this.#soon < 0.5 || now < this.#restUntil) return;
+    if (this.#polling || !USEFUL || this.#soon < 0.5 || now < this.#restUntil) return;
     this.#polling = true;
     this.#turnedAt = now;
-    setImmediate(this.#turn);
+    this.#schedule(this.#turn);
   }
 
   received(): void {
     if (this.#sentAt === 0) return;
-    this.#soon += (Number(performance.now() - this.#sentAt <= AWAKE_MS) - this.#soon) * WEIGHT;
+    this.#soon += (Number(this.#clock() - this.#sentAt <= AWAKE_MS) - this.#soon) * WEIGHT;
     this.#sentAt = 0;
   }
 
   readonly #turn = (): void => {
-    const now = performance.now();
+    const now = this.#clock();
     this.#polling = false;
     if (this.#sentAt === 0) this.#standBackMs = STAND_BACK_MS;
     else if (now - this.#turnedAt > PREEMPTED_MS) {
@@ -52,7 +61,7 @@ export class BusyPoll {
     } else if (now - this.#sentAt <= AWAKE_MS) {
       this.#polling = true;
       this.#turnedAt = now;
-      setImmediate(this.#turn);
+      this.#schedule(this.#turn);
     }
   };
 }
