@@ -116,8 +116,12 @@ export const BOOT_HANG_TIMEOUT_MS = 5_000;
 export const BOOT_UNRESPONSIVE_AFTER_MS = 2_500;
 /** How often a host bumps its heartbeat: five times within the shortest silence that is reported. */
 export const HEARTBEAT_INTERVAL_MS = 100;
-/** How often the kernel looks at all heartbeats: a hang is seen at most this much after its limit. */
-export const WATCHDOG_INTERVAL_MS = 20;
+/** How often the kernel looks at all heartbeats while requests are under way: a hang is seen at most this much after its limit. */
+export const WATCHDOG_BUSY_INTERVAL_MS = 20;
+/** How often it looks in the quiet, where each look wakes the machine: a hang of a timer is seen at most this much after its limit. */
+export const WATCHDOG_INTERVAL_MS = 100;
+/** Time without a request after which it is quiet: a timer is not set anew for every lone request. */
+export const WATCHDOG_QUIET_AFTER_MS = 1_000;
 /** Silence after which a worker is asked for its memory past its event loop: it cannot report it. */
 export const MEMORY_BLIND_AFTER_MS = 2 * HEARTBEAT_INTERVAL_MS;
 /** Silence that is reported as `unresponsive`: a human notices half a second. */

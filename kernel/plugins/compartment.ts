@@ -143,7 +143,10 @@ export class Compartment {
     this.#options.onDeath({ ...death, request }, orphans);
   }
 
-  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => this.generation.send(frame, transfer);
+  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => {
+    if (frame.kind === 'request') this.#ship.watchdog.hurry();
+    return this.generation.send(frame, transfer);
+  };
 
   /** What comes from a worker may be anything; a frame that cannot be handled ends its generation and not the kernel. */
   #receive(frame: HostToKernelFrame): void {
@@ -183,6 +186,7 @@ export class Compartment {
     const mib = (bytes: number): number => Math.round(bytes / 2 ** 20);
     return {
       status: this.generation.status,
+      busy: () => (this.#dispatcher?.inFlight ?? 0) > 0,
       measure: () => this.generation.measure(),
       unresponsiveAfterMs: BOOT_UNRESPONSIVE_AFTER_MS,
       hangTimeoutMs: BOOT_HANG_TIMEOUT_MS,
