@@ -9,14 +9,17 @@ export interface AnswerHead {
   readonly length: number | null;
 }
 
-/** Takes out the header that only the real server can know, and adds the request's id. */
-export function readHead(flat: FlatHeaders, requestId: string): AnswerHead {
+/**
+ * Takes out the header that only the real server can know, and adds the request's id. Without chunks, as to HEAD and to HTTP/1.0,
+ * there are no trailers that could be announced.
+ */
+export function readHead(flat: FlatHeaders, requestId: string, chunks: boolean): AnswerHead {
   const headers: string[] = [];
   let length: number | null = null;
   let named = false;
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i]!.toLowerCase();
-    if (name === 'transfer-encoding') continue;
+    if (name === 'transfer-encoding' || (name === 'trailer' && !chunks)) continue;
     if (name === 'content-length') length = Number(flat[i + 1]);
     else if (name === REQUEST_ID_HEADER) named = true;
     headers.push(flat[i]!, flat[i + 1]!);
