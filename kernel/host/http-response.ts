@@ -158,9 +158,10 @@ export class HostResponse extends LazyWritable {
     if (typeof encoding === 'function') return this.end(chunk, null, encoding);
     const whole = typeof chunk === 'string' && encoding != null && !/^utf-?8$/i.test(encoding as string) ? Buffer.from(chunk, encoding as BufferEncoding) : (chunk as string | Uint8Array | null | undefined) ?? null;
     if (!this.#headFixed) this.#promise(whole);
+    if (typeof callback === 'function') this.once('finish', callback as () => void);
     const small = whole === null || (typeof whole === 'string' ? whole.length : whole.byteLength) <= BODY_INLINE_MAX_BYTES;
-    if (small && !this.#headSent && !this.#over && this.#trailers.length === 0 && !isMade(this)) return this.#answer(whole, callback as (() => void) | undefined);
-    return super.end(whole ?? undefined, undefined as never, (callback ?? undefined) as () => void);
+    if (small && !this.#headSent && !this.#over && this.#trailers.length === 0 && !isMade(this)) return this.#answer(whole);
+    return super.end(whole ?? undefined);
   }
 
   /** As Node: an answer that is given whole before its head has a length. */
@@ -171,13 +172,12 @@ export class HostResponse extends LazyWritable {
   }
 
   /** The usual answer: head and body leave as one frame, past the machinery of streams. */
-  #answer(whole: string | Uint8Array | null, callback: (() => void) | undefined): this {
+  #answer(whole: string | Uint8Array | null): this {
     this.#answered = true;
     this.#over = true;
     this.#sendHead(this.req.method === 'HEAD' ? null : whole, false);
     this.#onClose(this.req.id);
     process.nextTick(() => {
-      callback?.();
       this.emit('finish');
       this.req.destroy();
       this.emit('close');

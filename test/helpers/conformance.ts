@@ -1,11 +1,14 @@
 // The same plugin in a plain Fastify and in a kernel, the same bytes to both, and what may differ between their answers.
 import { createHash } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
-import fastify from 'fastify';
+import fastify, { type FastifyInstance } from 'fastify';
 import type { Test } from 'tap';
 import type { PluginApp, PluginContext } from 'bulkhead/protocol';
+import type * as PoolModule from '../../kernel/database/pool.js';
+import type * as ServerModule from '../../kernel/http/server.js';
+import type * as LoggerModule from '../../kernel/logger.js';
 import conform from '../fixtures/plugins/conform/plugin.js';
-import { startTestKernel, type TestKernel } from './kernel.js';
+import { built, startTestKernel, type TestKernel } from './kernel.js';
 import { RawConnection, type RawAnswer } from './raw-http.js';
 
 export const MOUNT = '/plugins/conform';
@@ -29,7 +32,7 @@ export interface Expected {
   readonly status: number;
   /** The answer is Fastify's own to an error; with 'status' it is compared by that alone. */
   readonly error?: boolean | 'status';
-  /** Headers that may differ in this case only, or `trailers`, or the `reason` beside the status. */
+  /** Headers that may differ in this case only, or `trailers`, `interim` answers, or the `reason` beside the status. */
   readonly except?: readonly string[];
   /** The connection ends before the body does. */
   readonly cut?: boolean;
@@ -103,8 +106,8 @@ export function comparable(answer: RawAnswer, expected: Partial<Expected> = {}):
     if (!differs) (names[key] ??= []).push(value);
   }
   return {
-    version, status, interim, complete, headers: names, body: error ? errorOf(status, body) : shown(body),
-    ...(!except.includes('reason') && { reason }), ...(!except.includes('trailers') && { trailers }),
+    version, status, complete, headers: names, body: error ? errorOf(status, body) : shown(body),
+    ...(!except.includes('reason') && { reason }), ...(!except.includes('trailers') && { trailers }), ...(!except.includes('interim') && { interim }),
   };
 }
 
@@ -117,4 +120,19 @@ function errorOf(status: number, body: Buffer): object {
 
 function shown(body: Buffer): string {
   return body.byteLength <= SHOWN_BYTES ? body.toString('latin1') : `${body.byteLength} bytes, ${createHash('sha256').update(body).digest('hex')}`;
+}
+
+/** A server as the kernel makes its own, which does not listen. */
+export async function startServer(t: Test, { kernel, databaseUrl }: TestKernel): Promise<FastifyInstance> {
+  const [{ createServer }, { createDatabase }, { createLogger }] = await Promise.all([
+    built<typeof ServerModule>('http/server.js'), built<typeof PoolModule>('database/pool.js'), built<typeof LoggerModule>('logger.js'),
+  ]);
+  const { log } = createLogger('silent', { write: () => {} });
+  const database = createDatabase({ url: databaseUrl, poolMax: 1, applicationName: 'conformance', log });
+  const server = await createServer({ appName: 'conformance', version: '0.0.0', log, database, supervisor: kernel.supervisor, operatorToken: null, booted: () => true });
+  t.teardown(async () => {
+    await server.close();
+    await database.close();
+  });
+  return server;
 }

@@ -2,8 +2,10 @@
 import { randomBytes } from 'node:crypto';
 import { METHODS } from 'node:http';
 import { gzipSync } from 'node:zlib';
+import fastify from 'fastify';
 import t from 'tap';
-import { ask, comparable, MOUNT, startPair } from '../helpers/conformance.js';
+import { KEEP_ALIVE_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from '../../protocol/limits.js';
+import { ask, comparable, MOUNT, startPair, startServer } from '../helpers/conformance.js';
 import { eventually } from '../helpers/kernel.js';
 import { message, RawConnection } from '../helpers/raw-http.js';
 
@@ -157,6 +159,9 @@ t.test('requests through a worker are what they are in a plain Fastify', async (
     await same(t, 'trailers after chunks', inChunks('application/json', ['{}'], '/seen', ['X-Sum: 1', 'x-sum: 2', 'X-Other: ä']), { status: 200, then: (answer, t) => t.match(seen(answer.body).raw.trailers, { 'x-sum': '1, 2' }) });
     await same(t, 'trailers after chunks that nobody reads', inChunks('application/json', ['{}'], '/early', ['X-Sum: 1']), { status: 200 });
     await same(t, 'a body for a handler that does not read it', post('application/json', long, '/early'), { status: 200 });
+    for (const [sentence, request] of [['a small body', post('application/json', '{}', '/context')], ['a large body', post('application/json', long, '/context')], ['chunks', inChunks('application/json', [long.slice(0, 90_000), long.slice(90_000)], '/context')]] as const) {
+      await same(t, `the asynchronous context of a request lasts over ${sentence}`, request, { status: 200, then: (answer, t) => t.strictSame(seen(answer.body), { context: `${MOUNT}/context` }) });
+    }
     await same(t, 'a body for a path that is not there', post('application/json', json, '/absent'), { status: 404, error: true });
     await same(t, 'a body that a hook unpacks', message('POST', `${MOUNT}/inflate`, { headers: [JSON_TYPE, 'Content-Encoding: gzip'], body: gzipSync(json) }), { status: 200 });
     await same(t, 'a body that is not packed at all', post('application/json', json, '/inflate'), { status: 400, error: true });
@@ -322,6 +327,14 @@ t.test('requests through a worker are what they are in a plain Fastify', async (
     t.equal(line['plugin'], 'conform', 'a line of the plugin\'s log has it');
     const refused = await ask(kernel.url, Buffer.from(`POST ${MOUNT}/seen HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Length: ${5 * MIB}\r\n\r\n`));
     t.match([refused.headers.find(([name]) => name.toLowerCase() === 'x-request-id')?.[1], seen(refused.body).requestId], ['mine', 'mine'], 'an answer of the kernel\'s own has it too');
+  });
+
+  t.test('a head that is never finished is cut after the same time', async (t) => {
+    // The real ones: a kernel's server, made as the kernel makes it, and that of a plain Fastify with the limits that Bulkhead names.
+    const { server } = await startServer(t, kernel);
+    const plain = fastify({ keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS }).server;
+    t.equal(server.headersTimeout, 60_000, 'after a minute, which is Node\'s default');
+    for (const limit of ['headersTimeout', 'requestTimeout', 'keepAliveTimeout', 'timeout', 'maxHeadersCount', 'maxRequestsPerSocket'] as const) t.equal(server[limit], plain[limit], limit);
   });
 
   t.test('what differs by design', async (t) => {
