@@ -56,6 +56,8 @@ export class HostRequest extends LazyReadable {
   aborted = false;
   /** Set by the answer itself. */
   response: Answering | null = null;
+  /** Its `socket` was taken away, so that it can be destroyed and answered. */
+  #detached = false;
   readonly #frame: RequestFrame;
   readonly #sendCredit: (bytes: number) => void;
   readonly #window = new ReceiveWindow();
@@ -83,6 +85,10 @@ export class HostRequest extends LazyReadable {
     return (this.#socket ??= new HostSocket(this.#frame, () => this.#silent(), (error) => void this.response?.destroy(error)));
   }
 
+  set socket(_none: null) {
+    this.#detached = true;
+  }
+
   get connection(): HostSocket {
     return this.socket;
   }
@@ -97,6 +103,15 @@ export class HostRequest extends LazyReadable {
 
   get trailersDistinct(): Record<string, string[]> {
     return distinct(this.rawTrailers);
+  }
+
+  /** By this and the next Node's streams know a server's request: whoever stops reading one takes its `socket` away before destroying it. */
+  get _consuming(): boolean {
+    return false;
+  }
+
+  get _dumped(): boolean {
+    return false;
   }
 
   get httpVersionMajor(): number {
@@ -116,7 +131,7 @@ export class HostRequest extends LazyReadable {
     // A handler gives up a request that has not been answered: as in Node, that cuts the connection.
     if (!this.destroyed && this.response?.destroyed === false) {
       this.#noteAbort();
-      this.response.destroy(error);
+      if (!this.#detached) this.response.destroy(error);
     }
     return this.#close(error);
   }

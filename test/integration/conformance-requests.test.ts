@@ -163,6 +163,12 @@ t.test('requests through a worker are what they are in a plain Fastify', async (
       await same(t, `the asynchronous context of a request lasts over ${sentence}`, request, { status: 200, then: (answer, t) => t.strictSame(seen(answer.body), { context: `${MOUNT}/context` }) });
     }
     await same(t, 'a body for a path that is not there', post('application/json', json, '/absent'), { status: 404, error: true });
+    for (const path of ['/stops-reading', '/fails-reading']) {
+      for (const size of [10, 300_000]) {
+        await same(t, `${size} bytes for a handler that ${path.slice(1).replace('-', ' ')}`, post('image/png', randomBytes(size), path), { status: 200 });
+        await same(t, `${size} bytes in chunks for a handler that ${path.slice(1).replace('-', ' ')}`, inChunks('image/png', [randomBytes(size / 2), randomBytes(size / 2)], path), { status: 200 });
+      }
+    }
     await same(t, 'a body that a hook unpacks', message('POST', `${MOUNT}/inflate`, { headers: [JSON_TYPE, 'Content-Encoding: gzip'], body: gzipSync(json) }), { status: 200 });
     await same(t, 'a body that is not packed at all', post('application/json', json, '/inflate'), { status: 400, error: true });
     await same(t, 'Expect: 100-continue', message('POST', `${MOUNT}/seen`, { headers: [JSON_TYPE, 'Expect: 100-continue'], body: json }), { status: 200, then: (answer, t) => t.strictSame(answer.interim, [100]) });
@@ -338,25 +344,33 @@ t.test('requests through a worker are what they are in a plain Fastify', async (
   });
 
   t.test('what differs by design', async (t) => {
+    const destroyed = message('POST', `${MOUNT}/destroyed`, { body: 'x', headers: ['Content-Type: image/png'] });
+    await t.rejects(ask(plainUrl, destroyed), 'a handler that destroys its request cuts the connection of a plain Fastify');
+    t.equal((await ask(kernel.url, destroyed)).status, 502, 'and every request of a kernel has an answer');
     const [plain, ours] = await Promise.all(both.map(([, url]) => ask(url, message('GET', `${MOUNT.replace('conform', 'c%6fnform')}/seen`))));
     t.strictSame([plain!.status, ours!.status], [200, 404], 'the name of a plugin may not be encoded: there is one spelling of a mount');
+    const [full, below] = await Promise.all(both.map(async ([, url]) => seen((await ask(url, message('GET', `${MOUNT}/log`))).body).url));
+    t.strictSame([full, below], [`${MOUNT}/log`, '/log'], 'a plugin sees its paths below the mount; \'originalUrl\' is the same');
+    const large = message('POST', `${MOUNT}/anything`, { headers: ['Content-Type: x/y'], body: Buffer.alloc(4 * MIB + 1) });
+    const [unbounded, bounded] = await Promise.all(both.map(async ([, url]) => (await ask(url, large)).status));
+    t.strictSame([unbounded, bounded], [200, 413], 'the limit for bodies holds for those that a handler streams as well');
   });
-});
 
-t.test('whose word is taken for where a request comes from', async (t) => {
-  const forwarded: readonly (readonly string[])[] = [
-    [],
-    ['X-Forwarded-For: 203.0.113.7'],
-    ['X-Forwarded-For: 203.0.113.7, 198.51.100.2, 10.0.0.9', 'X-Forwarded-Host: public.test:8443', 'X-Forwarded-Proto: https'],
-    ['X-Forwarded-For: 203.0.113.7', 'X-Forwarded-For: 10.0.0.9', 'X-Forwarded-Host: a.test, b.test', 'X-Forwarded-Proto: http, https'],
-    ['X-Forwarded-For: nonsense', 'X-Forwarded-Host: [::1]:1', 'X-Forwarded-Proto: '],
-  ];
-  for (const [text, trustProxy] of [['true', true], ['loopback,10.0.0.0/8', ['loopback', '10.0.0.0/8']], ['192.0.2.1', ['192.0.2.1']]] as const) {
-    await t.test(`TRUST_PROXY=${text}`, async (t) => {
-      const { same } = await startPair(t, { trustProxy: trustProxy === true ? true : [...trustProxy], environment: { TRUST_PROXY: text } });
-      for (const lines of forwarded) {
-        await same(t, `${lines.length === 0 ? 'nothing' : lines.join(', ')} is read as in a plain Fastify`, message('GET', `${MOUNT}/seen`, { headers: lines }), { status: 200 });
-      }
-    });
-  }
+  t.test('whose word is taken for where a request comes from', async (t) => {
+    const forwarded: readonly (readonly string[])[] = [
+      [],
+      ['X-Forwarded-For: 203.0.113.7'],
+      ['X-Forwarded-For: 203.0.113.7, 198.51.100.2, 10.0.0.9', 'X-Forwarded-Host: public.test:8443', 'X-Forwarded-Proto: https'],
+      ['X-Forwarded-For: 203.0.113.7', 'X-Forwarded-For: 10.0.0.9', 'X-Forwarded-Host: a.test, b.test', 'X-Forwarded-Proto: http, https'],
+      ['X-Forwarded-For: nonsense', 'X-Forwarded-Host: [::1]:1', 'X-Forwarded-Proto: '],
+    ];
+    for (const [text, trustProxy] of [['true', true], ['loopback,10.0.0.0/8', ['loopback', '10.0.0.0/8']], ['192.0.2.1', ['192.0.2.1']]] as const) {
+      await t.test(`TRUST_PROXY=${text}`, async (t) => {
+        const { same } = await startPair(t, { trustProxy: trustProxy === true ? true : [...trustProxy], environment: { TRUST_PROXY: text, DATABASE_URL: kernel.databaseUrl } });
+        for (const lines of forwarded) {
+          await same(t, `${lines.length === 0 ? 'nothing' : lines.join(', ')} is read as in a plain Fastify`, message('GET', `${MOUNT}/seen`, { headers: lines }), { status: 200 });
+        }
+      });
+    }
+  });
 });
