@@ -6,7 +6,7 @@ import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
 import type { ChunkFrame, EndFrame, HintsFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES, EARLY_HINTS_MAX } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
-import { pairs, readHead } from './head.js';
+import { pairs, readHead, readHints } from './head.js';
 
 export type SendFrame = (frame: KernelToHostFrame, transfer?: readonly ArrayBuffer[]) => void;
 
@@ -149,7 +149,7 @@ export class Exchange {
   hint({ hints }: HintsFrame): void {
     if (this.#over || this.answering || (this.#hints += 1) > EARLY_HINTS_MAX) return;
     try {
-      this.#res.writeEarlyHints(hints);
+      this.#res.writeEarlyHints(readHints(hints));
     } catch {
       // What is no hint is nothing that a client waits for.
     }

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { brotliDecompressSync, gunzipSync, gzipSync } from 'node:zlib';
 import t from 'tap';
+import { EARLY_HINTS_MAX } from '../../protocol/limits.js';
 import { ask, MOUNT, startPair } from '../helpers/conformance.js';
 import { eventually } from '../helpers/kernel.js';
 import { message, RawConnection } from '../helpers/raw-http.js';
@@ -68,6 +69,19 @@ t.test('answers through a worker are what they are in a plain Fastify', async (t
       return observed.some((note) => note.startsWith('close')) ? observed.sort() : undefined; // Nodes differ in whether a callback comes before or after 'finish'
     })));
     t.strictSame(ours, plain);
+  });
+
+  t.test('a few early hints go to the client, not any number', async (t) => {
+    const [plain, ours] = await Promise.all(urls.map((url) => ask(url, get('/reply/many-hints'))));
+    t.strictSame([plain!.interim.length, ours!.interim.length], [12, EARLY_HINTS_MAX], 'each is kept for a client that does not read');
+    t.equal(ours!.body.toString(), 'after many hints');
+  });
+
+  t.test('hints that could hold up the kernel or end a head are dropped', async (t) => {
+    const began = performance.now();
+    const { interim, body } = await ask(kernel.url, get('/reply/bad-hints'));
+    t.strictSame([interim, body.toString()], [[], 'after bad hints']);
+    t.ok(performance.now() - began < 2_000, 'Node\'s own check would take longer than there is time');
   });
 
   t.test('an answer for trailers goes to everybody, the trailers only where they can', async (t) => {
