@@ -88,9 +88,9 @@ export class Dispatcher {
   }
 
   /** The request that the host had begun last, when it has not been answered. */
-  requestBegun(lastBegun: number): string | null {
+  begun(lastBegun: number): Exchange | null {
     const exchange = this.#inFlight.get(lastBegun);
-    return exchange === undefined || exchange.answering ? null : `${exchange.method} ${exchange.originalUrl}`;
+    return exchange === undefined || exchange.answering ? null : exchange;
   }
 
   /** Resolves when nothing is in flight, and so nothing queued. */
