@@ -167,6 +167,8 @@ export const PARALLEL_BOOTS_MAX = 4;
 
 /** A body up to this size travels inside its frame; a larger one streams. Copying 64 KiB costs less than one more message. */
 export const BODY_INLINE_MAX_BYTES = 64 * KIB;
+/** Early hints before one answer: a page has one or two; each is kept for a client that does not read. */
+export const EARLY_HINTS_MAX = 8;
 /** Bytes of one stream that may be under way without the receiver's consent: two reads of a socket ahead per direction. */
 export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message. Each saves a wake-up of the other thread, but that begins only when the message is there: with 256 both took turns in standing still, with 8 a busy plugin answers a third more. */

@@ -7,7 +7,7 @@ type PackedRequest = readonly [
   streams: boolean, requestId: string, remoteAddress: string, remotePort: number, encrypted: boolean,
 ];
 /** What a `ResponseFrame` has, in a fixed order. */
-type PackedResponse = readonly [id: number, statusCode: number, statusMessage: string, headers: ResponseFrame['headers'], body: ResponseFrame['body'], streams: boolean];
+type PackedResponse = readonly [id: number, statusCode: number, statusMessage: string, headers: ResponseFrame['headers'], body: ResponseFrame['body'], streams: boolean, dateless: boolean];
 
 export type PackedForHost = Exclude<KernelToHostFrame, RequestFrame> | PackedRequest;
 export type PackedForKernel = Exclude<HostToKernelFrame, ResponseFrame> | PackedResponse;
@@ -30,7 +30,7 @@ export function unpackAtHost(packed: PackedForHost): KernelToHostFrame {
 
 export function packForKernel(frame: HostToKernelFrame): PackedForKernel {
   if (frame.kind !== 'response') return frame;
-  return [frame.id, frame.statusCode, frame.statusMessage, frame.headers, frame.body, frame.streams];
+  return [frame.id, frame.statusCode, frame.statusMessage, frame.headers, frame.body, frame.streams, frame.dateless];
 }
 
 /** The exchange that a packed frame answers, or null when it is no answer. */
@@ -41,7 +41,7 @@ export function exchangeOf(packed: PackedForKernel): number | null {
 /** What comes from a worker may be anything, and so may what this returns. */
 export function unpackAtKernel(packed: PackedForKernel): HostToKernelFrame {
   if (!isArray(packed)) return packed;
-  return { kind: 'response', id: packed[0], statusCode: packed[1], statusMessage: packed[2], headers: packed[3], body: packed[4], streams: packed[5] };
+  return { kind: 'response', id: packed[0], statusCode: packed[1], statusMessage: packed[2], headers: packed[3], body: packed[4], streams: packed[5], dateless: packed[6] };
 }
 
 const isArray: (value: unknown) => value is readonly unknown[] = Array.isArray;

@@ -1,6 +1,6 @@
 // The requests of one generation: who waits for a place, who is in flight, and who missed the deadline. Must not know mounts or states.
 import { BulkheadError } from '../../protocol/errors.js';
-import type { ChunkFrame, CreditFrame, CancelFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, CreditFrame, CancelFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
 import { InFlightTable } from '../../protocol/in-flight.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
@@ -69,7 +69,7 @@ export class Dispatcher {
     this.#sweep ??= setInterval(() => this.#sweepDeadlines(), DEADLINE_SWEEP_INTERVAL_MS);
   }
 
-  handle(frame: ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
+  handle(frame: HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
     const exchange = this.#inFlight.get(frame.id);
     if (exchange === undefined) {
       this.#counts.dropped += 1;
@@ -79,6 +79,7 @@ export class Dispatcher {
       case 'response':
         this.#counts.answered += 1;
         return exchange.respond(frame);
+      case 'hints': return exchange.hint(frame);
       case 'chunk': return exchange.receive(frame);
       case 'end': return exchange.complete(frame);
       case 'credit': return exchange.credit(frame.bytes);
@@ -87,9 +88,9 @@ export class Dispatcher {
   }
 
   /** The request that the host had begun last, when it has not been answered. */
-  requestBegun(lastBegun: number): string | null {
+  begun(lastBegun: number): Exchange | null {
     const exchange = this.#inFlight.get(lastBegun);
-    return exchange === undefined || exchange.answering ? null : `${exchange.method} ${exchange.originalUrl}`;
+    return exchange === undefined || exchange.answering ? null : exchange;
   }
 
   /** Resolves when nothing is in flight, and so nothing queued. */

@@ -50,7 +50,7 @@ async function forward(supervisor: Supervisor, arrivals: Arrivals, { raw, id }: 
 }
 
 function admit({ owner, prefix }: Mounted<Lifecycle>, req: IncomingMessage, res: ServerResponse, requestId: string): void {
-  const below = (req.url ?? '/').slice(prefix.length);
+  const below = targetOf(req).slice(prefix.length);
   const exchange = new Exchange(req, res, requestId, {
     plugin: owner.record.name,
     mount: prefix,
@@ -63,9 +63,15 @@ function admit({ owner, prefix }: Mounted<Lifecycle>, req: IncomingMessage, res:
   else void prepared.then(enter);
 }
 
-function pathOf({ url = '/' }: IncomingMessage): string {
-  const query = url.indexOf('?');
-  return query === -1 ? url : url.slice(0, query);
+/** Path and query. A client may write the whole URL, as to a proxy. */
+function targetOf({ url = '/' }: IncomingMessage): string {
+  return url.startsWith('/') ? url : url.replace(/^https?:\/\/[^/]*/, '');
+}
+
+function pathOf(req: IncomingMessage): string {
+  const target = targetOf(req);
+  const query = target.indexOf('?');
+  return query === -1 ? target : target.slice(0, query);
 }
 
 function absence(supervisor: Supervisor, method: string, path: string): BulkheadError {

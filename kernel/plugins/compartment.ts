@@ -10,6 +10,7 @@ import { Rate } from '../../protocol/rate.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
+import type { Exchange } from '../dispatch/exchange.js';
 import type { Orphan } from '../dispatch/replay.js';
 import type { EventBus } from '../services/event-bus.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
@@ -160,7 +161,7 @@ export class Compartment {
 
   #route(frame: HostToKernelFrame): void {
     switch (frame.kind) {
-      case 'response': case 'chunk': case 'end': case 'credit': case 'cancel':
+      case 'hints': case 'response': case 'chunk': case 'end': case 'credit': case 'cancel':
         return this.#dispatcher?.handle(frame);
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);
@@ -191,7 +192,7 @@ export class Compartment {
       unresponsiveAfterMs: BOOT_UNRESPONSIVE_AFTER_MS,
       hangTimeoutMs: BOOT_HANG_TIMEOUT_MS,
       memoryMaxBytes: PLUGIN_LIMITS.memoryMb * 2 ** 20,
-      onUnresponsive: (silentMs) => this.#log.warn({ silentMs, request: this.#begunRequest() }, 'unresponsive: its event loop stands still'),
+      onUnresponsive: (silentMs) => this.#log.warn({ silentMs, request: this.#begunRequest(), requestId: this.#begun()?.requestId ?? null }, 'unresponsive: its event loop stands still'),
       onHang: (silentMs) => {
         this.#silentMs = silentMs;
         const request = this.#begunRequest();
@@ -202,8 +203,13 @@ export class Compartment {
     };
   }
 
+  #begun(): Exchange | null {
+    return this.#dispatcher?.begun(this.generation.status.lastRequest) ?? null;
+  }
+
   #begunRequest(): string | null {
-    return this.#dispatcher?.requestBegun(this.generation.status.lastRequest) ?? null;
+    const exchange = this.#begun();
+    return exchange === null ? null : `${exchange.method} ${exchange.originalUrl}`;
   }
 }
 
