@@ -155,8 +155,8 @@ export class HostRequest extends LazyReadable {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    // As in Node: a client that goes away is no error of the plugin, and an unheard 'error' event would end the worker.
     this.#socket?.close();
+    // As in Node: a client that goes away is no error of the plugin, and an unheard 'error' event would end the worker.
     callback(this.listenerCount('error') > 0 ? error : null);
   }
 
