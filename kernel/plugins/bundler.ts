@@ -2,7 +2,7 @@
 import { mkdir, readdir, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { BuildFailure, OutputFile, Plugin } from 'esbuild';
+import type { BuildFailure, BuildOptions, OutputFile, Plugin } from 'esbuild';
 import { BUNDLER_IDLE_MS } from '../../protocol/limits.js';
 import { OWN_PACKAGES } from './walls.js';
 
@@ -33,10 +33,35 @@ const externals: Plugin = {
   },
 };
 
+/** esbuild's child process, of which there is one, whoever asks for it. To end it would leave who is asking without an answer for ever. */
+class Compiler {
+  #asking = 0;
+  #idle: NodeJS.Timeout | null = null;
+
+  async build(options: BuildOptions & { readonly write: false }): Promise<OutputFile[]> {
+    this.#asking += 1;
+    clearTimeout(this.#idle ?? undefined);
+    try {
+      const { build } = await import('esbuild');
+      return (await build(options)).outputFiles;
+    } finally {
+      this.#asking -= 1;
+      this.#idle = setTimeout(() => void this.rest(), BUNDLER_IDLE_MS).unref();
+    }
+  }
+
+  /** Ends it when nobody is asking. */
+  async rest(): Promise<void> {
+    clearTimeout(this.#idle ?? undefined);
+    const { stop } = await import('esbuild');
+    if (this.#asking === 0) await stop();
+  }
+}
+
+const compiler = new Compiler();
+
 export class Bundler {
   readonly #cacheDir: string;
-  #active = 0;
-  #idle: NodeJS.Timeout | null = null;
 
   constructor(cacheDir: string) {
     this.#cacheDir = cacheDir;
@@ -47,38 +72,21 @@ export class Bundler {
    * Throws an Error whose message lists `file:line: text` for each problem.
    */
   async bundle(name: string, entry: string): Promise<string> {
-    const { build } = await this.#borrowEsbuild();
     try {
-      const result = await build({
+      const [output] = await compiler.build({
         entryPoints: [entry], bundle: true, write: false, platform: 'node', format: 'esm', target: 'node20', sourcemap: 'inline', sourcesContent: false,
         banner: { js: BANNER }, nodePaths: [OWN_PACKAGES], // a plugin outside of Bulkhead's folder may use its packages too
         plugins: [externals], logLevel: 'silent', absWorkingDir: dirname(entry),
       });
-      return await this.#store(name, result.outputFiles[0]!);
+      return await this.#store(name, output!);
     } catch (error) {
       throw new Error(readable(error as BuildFailure), { cause: error });
-    } finally {
-      this.#active -= 1;
-      this.#restLater();
     }
   }
 
   /** Ends the bundler's child process. */
-  async close(): Promise<void> {
-    if (this.#idle !== null) clearTimeout(this.#idle);
-    this.#idle = null;
-    await (await import('esbuild')).stop();
-  }
-
-  async #borrowEsbuild(): Promise<typeof import('esbuild')> {
-    this.#active += 1;
-    if (this.#idle !== null) clearTimeout(this.#idle);
-    this.#idle = null;
-    return import('esbuild');
-  }
-
-  #restLater(): void {
-    if (this.#active === 0) this.#idle = setTimeout(() => void this.close(), BUNDLER_IDLE_MS).unref();
+  close(): Promise<void> {
+    return compiler.rest();
   }
 
   async #store(name: string, output: OutputFile): Promise<string> {
