@@ -5,6 +5,7 @@ import type { CancelFrame, ChunkFrame, EndFrame, ResponseFrame } from '../../pro
 import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import type { HostRequest } from './http-request.js';
 import { isMade, LazyWritable } from './lazy-stream.js';
+import { sendPieces } from './pieces.js';
 
 export type AnswerFrame = ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
 type SendAnswer = (frame: AnswerFrame, transfer?: readonly ArrayBuffer[]) => void;
@@ -165,7 +166,7 @@ export class HostResponse extends LazyWritable {
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
     if (!this.#headSent) this.#sendHead(null, true);
     if (this.req.method === 'HEAD') return callback();
-    this.#sendPieces(chunk, 0, callback);
+    sendPieces(chunk, this.#window, (piece) => this.#sendPiece(piece), callback);
   }
 
   override _final(callback: Callback): void {
@@ -199,15 +200,9 @@ export class HostResponse extends LazyWritable {
     this.destroy();
   }
 
-  #sendPieces(chunk: Buffer, from: number, callback: Callback): void {
-    if (this.#over) return callback();
-    const data = ownedBytes(chunk.subarray(from, from + BODY_INLINE_MAX_BYTES));
-    const next = from + data.byteLength;
-    this.#send({ kind: 'chunk', id: this.req.id, data }, [data.buffer]);
-    const open = this.#window.take(data.byteLength);
-    const resume = next < chunk.byteLength ? (): void => this.#sendPieces(chunk, next, callback) : (): void => callback();
-    if (open) resume();
-    else this.#window.whenOpen(resume);
+  #sendPiece(data: Uint8Array<ArrayBuffer>): boolean {
+    if (!this.#over) this.#send({ kind: 'chunk', id: this.req.id, data }, [data.buffer]);
+    return !this.#over;
   }
 
   #sendHead(body: string | Uint8Array | null, streams: boolean): void {

@@ -1,0 +1,73 @@
+// Requests that ask to leave HTTP: into a tunnel to the plugin that has their path, or back among the ordinary ones. Must not know what plugins answer.
+import type { IncomingMessage, Server } from 'node:http';
+import type { Socket } from 'node:net';
+import { isKernelPath } from '../../protocol/plugin.js';
+import { Tunnel } from '../dispatch/tunnel.js';
+import type { Supervisor } from '../plugins/supervisor.js';
+import type { Arrivals } from './arrivals.js';
+import { pathOf, targetOf } from './gateway.js';
+import type { IdOfRequest } from './request-id.js';
+
+/** Of the names and values of a request Node may forget some when there are more. */
+const RAW_HEADERS_WHOLE_MAX = 2_000;
+
+/** A client's connection that ends says so with 'close' as well. */
+const ignore = (): void => {};
+
+export class Upgrades {
+  readonly #supervisor: Supervisor;
+  readonly #arrivals: Arrivals;
+  readonly #idOf: IdOfRequest;
+  readonly #closing: () => boolean;
+
+  constructor(supervisor: Supervisor, arrivals: Arrivals, idOf: IdOfRequest, closing: () => boolean) {
+    this.#supervisor = supervisor;
+    this.#arrivals = arrivals;
+    this.#idOf = idOf;
+    this.#closing = closing;
+  }
+
+  /** Whether a plugin is asked about it. Not with a body: clients that would like HTTP/2 say so in any request, and want it answered. */
+  wanted(req: IncomingMessage): boolean {
+    if (this.#closing()) return false;
+    const { 'content-length': length = '0', 'transfer-encoding': encoding } = req.headers;
+    if (encoding !== undefined || Number(length) > 0) return false;
+    const path = pathOf(req);
+    return this.#supervisor.mounts.resolve(path) !== undefined || (!this.#supervisor.booted && !isKernelPath(path));
+  }
+
+  /** Takes the connection from the server, which has let go of it, unless no plugin wants it. */
+  async take(server: Server, req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
+    socket.on('error', ignore);
+    if (!this.wanted(req)) return putBack(server, req, socket, head);
+    const path = pathOf(req);
+    const mounted = this.#supervisor.mounts.resolve(path) ?? (await this.#arrivals.of(path));
+    if (socket.destroyed) return;
+    if (mounted === undefined) return putBack(server, req, socket, head);
+    const tunnel = new Tunnel(req, socket, head, this.#idOf(req), targetOf(mounted, req), () => putBack(server, req, socket, head));
+    mounted.owner.gate.admit(tunnel);
+  }
+}
+
+/**
+ * Gives the connection back to its server as if the request had not asked to leave HTTP, which a server may ignore (RFC 9110, 7.8). Before
+ * Node 24.9 it hands over every such request, as soon as it hands over any, and without the body.
+ */
+function putBack(server: Server, { method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
+  if (rawHeaders.length >= RAW_HEADERS_WHOLE_MAX) {
+    // One that is missing may have told of a body, which would be taken for the next request.
+    socket.end('HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n', () => socket.destroy());
+    return;
+  }
+  const lines = [`${method} ${url} HTTP/${httpVersion}`];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) if (rawHeaders[i]!.toLowerCase() !== 'upgrade') lines.push(`${rawHeaders[i]}:${rawHeaders[i + 1]}`);
+  // Not before its first parser has let go of it.
+  setImmediate(() => {
+    socket.off('error', ignore);
+    // A client that has ended its side hears no more from Node's server in any case.
+    if (socket.readableEnded) socket.destroy();
+    if (socket.destroyed) return;
+    socket.unshift(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), head]));
+    server.emit('connection', socket);
+  });
+}
