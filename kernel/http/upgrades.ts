@@ -1,5 +1,5 @@
 // Requests that ask to leave HTTP: into a tunnel to the plugin that has their path, or back among the ordinary ones. Must not know what plugins answer.
-import type { IncomingMessage, Server } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { isKernelPath } from '../../protocol/plugin.js';
 import { Tunnel } from '../dispatch/tunnel.js';
@@ -39,6 +39,7 @@ export class Upgrades {
   /** Takes the connection from the server, which has let go of it, unless no plugin wants it. */
   async take(server: Server, req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
     socket.on('error', ignore);
+    await freed(socket);
     if (!this.wanted(req)) return putBack(server, req, socket, head);
     const path = pathOf(req);
     const mounted = this.#supervisor.mounts.resolve(path) ?? (await this.#arrivals.of(path));
@@ -47,6 +48,12 @@ export class Upgrades {
     const tunnel = new Tunnel(req, socket, head, this.#idOf(req), targetOf(mounted, req), () => putBack(server, req, socket, head));
     mounted.owner.gate.admit(tunnel);
   }
+}
+
+/** Resolves when nothing is left to be answered of what the client has asked for before, on the same connection and without waiting. */
+async function freed(socket: Socket & { _httpMessage?: ServerResponse | null }): Promise<void> {
+  // So Node calls the answer whose turn it is; the next one has its turn when this is told of its end.
+  for (let present = socket._httpMessage; present != null; present = socket._httpMessage) await new Promise((resolve) => present!.once('close', resolve));
 }
 
 /**

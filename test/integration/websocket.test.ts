@@ -293,6 +293,20 @@ t.test('WebSocket through a worker', async (t) => {
     await closed(watcher);
   });
 
+  test('the answers to earlier requests on the connection leave first', async (t) => {
+    const slow = `GET ${at}/slow HTTP/1.1\r\nhost: test\r\n\r\n`;
+    const socket = wire(t, kernel.url, slow + slow + handshake(`${at}/closes?code=4001`));
+    socket.socket.once('data', () => setTimeout(() => socket.socket.end(), 300));
+    await socket.ended;
+    t.match(socket.text(), /^HTTP\/1\.1 200 [^]*\{"slow":true\}HTTP\/1\.1 200 [^]*\{"slow":true\}HTTP\/1\.1 101 /, 'before a tunnel');
+    const refused = wire(t, kernel.url, slow + handshake(`${at}/guarded`));
+    await refused.ended;
+    t.match(refused.text(), /^HTTP\/1\.1 200 [^]*\{"slow":true\}HTTP\/1\.1 4/, 'before a refusal');
+    const ordinary = wire(t, kernel.url, slow + handshake('/health/live', { connection: 'upgrade, close' }));
+    await ordinary.ended;
+    t.match(ordinary.text(), /^HTTP\/1\.1 200 [^]*\{"slow":true\}HTTP\/1\.1 200 [^]*\{"status":"ok"\}$/, 'and before one that is no tunnel after all');
+  });
+
   t.test('what no plugin takes is answered as if it had not been asked for', async (t) => {
     const wish = 'host: test\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n';
     const end = 'GET /health/live HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n';
@@ -331,6 +345,9 @@ t.test('WebSocket through a worker', async (t) => {
 
   t.test('a plugin that takes no requests says so over HTTP', async (t) => {
     await kernel.verb('stop', 'switchboard');
+    const behind = wire(t, kernel.url, `GET /health HTTP/1.1\r\nhost: test\r\n\r\n${handshake(`${at}/echo`)}`);
+    await behind.ended;
+    t.match(behind.text(), /^HTTP\/1\.1 200 [^]*\}HTTP\/1\.1 503 /, 'also when it is not the first request');
     const { status, json, head } = await refusal(wire(t, kernel.url, handshake(`${at}/echo`)));
     t.match({ status, json }, { status: 503, json: { statusCode: 503, code: 'PLUGIN_NOT_RUNNING', requestId: /\S/ } });
     t.match(head, /^connection: close$/im);
