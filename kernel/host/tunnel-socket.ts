@@ -112,7 +112,8 @@ export class TunnelSocket extends Duplex {
 
   #sendEach(chunks: Iterator<Buffer>, callback: Callback): void {
     const { done, value } = chunks.next();
-    if (done === true) return callback();
+    // Not at once, so that what a turn writes besides is gathered: a client could make many small answers a flood of frames.
+    if (done === true) return process.nextTick(callback);
     sendPieces(value, this.#outgoing, (data) => this.#sendPiece(data), () => this.#sendEach(chunks, callback));
   }
 
