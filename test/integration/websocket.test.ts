@@ -11,11 +11,12 @@ import { WebSocket } from 'ws';
 import { SHUTDOWN_TIMEOUT_MS } from '../../protocol/limits.js';
 import switchboard from '../fixtures/plugins/switchboard/plugin.js';
 import { eventually, FIXTURES, ROOT, startTestKernel, type TestKernel } from '../helpers/kernel.js';
+import { startShip } from '../helpers/ship.js';
 
 const MIB = 1024 * 1024;
 
 /** A WebSocket to a plugin, open. Rejects with what it heard instead. */
-async function open(kernel: TestKernel, path: string, protocols: string[] = [], options: object = {}): Promise<WebSocket> {
+async function open(kernel: Pick<TestKernel, 'url'>, path: string, protocols: string[] = [], options: object = {}): Promise<WebSocket> {
   const socket = new WebSocket(kernel.url.replace('http', 'ws') + path, protocols, { perMessageDeflate: false, ...options });
   await once(socket, 'open');
   socket.on('error', () => {});
@@ -613,4 +614,20 @@ t.test('any protocol through a tunnel', async (t) => {
     }
     t.equal((await kernel.until('narrow', 'running')).restarts, 3);
   });
+});
+
+t.test('a handshake waits for a kernel that boots, the first one and the next', async (t) => {
+  const ship = await startShip(t, { PLUGINS_ENABLED: 'switchboard' });
+  const socket = await eventually('the guardian listens', 10_000, () => open(ship, '/plugins/switchboard/echo').catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ECONNREFUSED') throw error;
+    return undefined;
+  }));
+  t.ok(await echoes(socket), 'no other answer has come before');
+  const end = closed(socket);
+  process.kill(ship.kernelPid(), 'SIGKILL');
+  t.equal((await end).code, 1_006);
+  const next = await open(ship, '/plugins/switchboard/echo');
+  t.ok(await echoes(next));
+  next.close(4_000, 'enough');
+  t.equal((await closed(next)).code, 4_000);
 });
