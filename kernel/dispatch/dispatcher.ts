@@ -80,9 +80,9 @@ export class Dispatcher {
         this.#counts.answered += 1;
         return exchange.respond(frame);
       case 'upgraded':
-        // It comes again as an ordinary request.
-        if (!frame.accepted) this.#counts.admitted -= 1;
-        return exchange.upgraded(frame.accepted);
+        exchange.upgraded(frame.accepted);
+        if (!frame.accepted) this.#counts.admitted -= 1; // it comes again, as an ordinary request
+        return;
       case 'chunk':
         if (!exchange.answering) this.#counts.answered += 1; // the first bytes out of a tunnel are its answer
         return exchange.receive(frame);

@@ -98,7 +98,7 @@ export class Tunnel implements OpenRequest {
 
   receive({ data }: ChunkFrame): void {
     if (this.#over) return;
-    if (!this.#accepted || this.#socket.writableEnded) throw new TypeError('none was to come');
+    if (!(data instanceof Uint8Array) || !this.#accepted || this.#socket.writableEnded) throw new TypeError('no such bytes were to come');
     if (this.#socket.writableLength > STREAM_WINDOW_BYTES + BODY_INLINE_MAX_BYTES) throw new RangeError('it sends more than there is room for');
     this.#answering = true;
     deliver(this.#socket, data, this.#download, (bytes) => {
@@ -113,6 +113,7 @@ export class Tunnel implements OpenRequest {
   }
 
   credit(bytes: number): void {
+    if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new RangeError('that is no credit');
     this.#upload.grant(bytes);
   }
 

@@ -361,6 +361,8 @@ t.test('WebSocket through a worker', async (t) => {
     await closed(socket);
   });
 
+  t.test('any protocol through a tunnel', (t) => anyProtocol(t, kernel));
+
   t.test('a plugin that takes no requests says so over HTTP', async (t) => {
     await kernel.verb('stop', 'switchboard');
     const behind = wire(t, kernel.url, `GET /health HTTP/1.1\r\nhost: test\r\n\r\n${handshake(`${at}/echo`)}`);
@@ -465,6 +467,15 @@ t.test('a plugin that ends', async (t) => {
     socket.terminate();
   });
 
+  t.test('with a handshake refuses that the third time', async (t) => {
+    await kernel.verb('start', 'switchboard');
+    for (const [status, code] of [[502, 'PLUGIN_CRASHED'], [500, 'REQUEST_REFUSED'], [500, 'REQUEST_REFUSED']] as const) {
+      t.match(await refusal(wire(t, kernel.url, handshake(`${at}/exits`))), { status, json: { code } });
+      await kernel.until('switchboard', 'running');
+    }
+    t.match((await kernel.status('switchboard')).deaths.at(-1), { request: `GET ${at}/exits`, cause: /process\.exit/ });
+  });
+
   t.test('with its kernel closes its sockets in time', async (t) => {
     const sockets = await Promise.all(['switchboard', 'twin'].map((name) => open(kernel, `/plugins/${name}/echo`)));
     const ends = sockets.map(closed);
@@ -477,8 +488,8 @@ t.test('a plugin that ends', async (t) => {
   });
 });
 
-t.test('any protocol through a tunnel', async (t) => {
-  const kernel = await startTestKernel(t);
+/** With a plugin that speaks what it likes. */
+async function anyProtocol(t: Test, kernel: TestKernel): Promise<void> {
   await startPlugin(kernel, 'narrow', `
     import { MessagePort } from 'node:worker_threads';
     const HEAD = 'HTTP/1.1 101 Switching Protocols\\r\\nconnection: upgrade\\r\\nupgrade: bulk\\r\\n\\r\\n';
@@ -500,6 +511,7 @@ t.test('any protocol through a tunnel', async (t) => {
           '/ends': () => socket.end(),
           '/idle': () => { socket.write(HEAD); socket.resume(); socket.setTimeout(100, () => { silent += 1; socket.end('too long'); }); },
           '/shape': () => { socket.setNoDelay(true).setKeepAlive(true, 1000).ref().unref(); socket.cork(); socket.write(HEAD); socket.end(JSON.stringify({ same: request.socket === socket, upgrade: request.upgrade, port: typeof socket.remotePort, family: socket.remoteFamily, head: head.toString(), body: request.readableLength })); socket.uncork(); },
+          '/credits': () => { socket.write(HEAD); say({ kind: 'credit', id: request.id, bytes: NaN }); },
           '/cheats': () => { socket.write(HEAD); setTimeout(() => { for (let i = 0; i < 300; i += 1) say({ kind: 'chunk', id: request.id, data: new Uint8Array(65536) }); }, 50); },
           '/answers': () => { socket.write(HEAD); say({ kind: 'response', id: request.id, statusCode: 200, statusMessage: '', headers: [], body: null, streams: false }); },
           '/accepts': () => { socket.write(HEAD); say({ kind: 'upgraded', id: request.id, accepted: true }); },
@@ -600,6 +612,7 @@ t.test('any protocol through a tunnel', async (t) => {
 
   test('frames that are no tunnel\'s end the generation that sends them, and nothing else', async (t) => {
     for (const [path, cause] of [
+      ['/credits', /a credit frame that cannot be handled: that is no credit/],
       ['/cheats', /a chunk frame that cannot be handled: it sends more than there is room for/],
       ['/answers', /a response frame that cannot be handled: the answer of a tunnel is among its bytes/],
       ['/accepts', /a upgraded frame that cannot be handled: it has been accepted already/],
@@ -612,9 +625,9 @@ t.test('any protocol through a tunnel', async (t) => {
       socket.resume();
       await ended;
     }
-    t.equal((await kernel.until('narrow', 'running')).restarts, 3);
+    t.equal((await kernel.until('narrow', 'running')).restarts, 4);
   });
-});
+}
 
 t.test('a handshake waits for a kernel that boots, the first one and the next', async (t) => {
   const ship = await startShip(t, { PLUGINS_ENABLED: 'switchboard' });
