@@ -138,7 +138,8 @@ export class Tunnel implements OpenRequest {
   }
 
   #open(): void {
-    // Nobody answers for a client that has vanished without a word, and many are silent for hours.
+    this.#socket.setTimeout(0); // the server's, between two requests
+    // It may be silent for hours, and a client that has vanished without a word is silent as well.
     this.#socket.setKeepAlive(true, TUNNEL_KEEP_ALIVE_DELAY_MS);
     pump(this.#socket, this.#upload, (chunk) => {
       if (this.#over) return false;
