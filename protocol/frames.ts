@@ -43,11 +43,15 @@ export interface ResponseFrame {
   readonly headers: FlatHeaders;
   readonly body: string | Uint8Array | null;
   readonly streams: boolean;
+  /** The answer shall have no `Date` of the kernel's. */
+  readonly dateless?: boolean;
 }
 
+/** What the client of exchange `id` may fetch while it waits for the answer, as Node's `writeEarlyHints` takes it. */
+export interface HintsFrame { readonly kind: 'hints'; readonly id: number; readonly hints: Readonly<Record<string, string | string[]>> }
 /** Bytes of the body of exchange `id`: of the request when sent by the kernel, of the answer when sent by the host. Of a tunnel: its bytes. */
 export interface ChunkFrame { readonly kind: 'chunk'; readonly id: number; readonly data: Uint8Array }
-/** The body of exchange `id` is complete. Only an answer has trailers. */
+/** The body of exchange `id` is complete, with what follows a body in chunks. */
 export interface EndFrame { readonly kind: 'end'; readonly id: number; readonly trailers: FlatHeaders }
 /** The receiver of the body of exchange `id` has room for so many more bytes. */
 export interface CreditFrame { readonly kind: 'credit'; readonly id: number; readonly bytes: number }
@@ -94,7 +98,7 @@ export type KernelToHostFrame =
   | ServiceOpenedFrame | ServiceAcceptFrame | EventFrame;
 
 export type HostToKernelFrame =
-  | ResponseFrame | UpgradedFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
+  | HintsFrame | ResponseFrame | UpgradedFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
   | ProvideFrame | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
   | LogFrame | FatalFrame;

@@ -163,6 +163,8 @@ export const PARALLEL_BOOTS_MAX = 4;
 
 /** A body up to this size travels inside its frame; a larger one streams. Copying 64 KiB costs less than one more message. */
 export const BODY_INLINE_MAX_BYTES = 64 * KIB;
+/** Early hints before one answer: a page has one or two; each is kept for a client that does not read. */
+export const EARLY_HINTS_MAX = 8;
 /** Bytes of one stream that may be under way without the receiver's consent: two reads of a socket ahead per direction. */
 export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message: bounds the time that one message event may hold a thread. */

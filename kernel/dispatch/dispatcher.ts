@@ -1,6 +1,6 @@
 // The requests of one generation: who waits for a place, who is in flight, and who missed the deadline. Must not know mounts or states.
 import { BulkheadError } from '../../protocol/errors.js';
-import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, ResponseFrame, UpgradedFrame } from '../../protocol/frames.js';
+import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, HintsFrame, ResponseFrame, UpgradedFrame } from '../../protocol/frames.js';
 import { InFlightTable } from '../../protocol/in-flight.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
@@ -69,7 +69,7 @@ export class Dispatcher {
     this.#sweep ??= setInterval(() => this.#sweepDeadlines(), DEADLINE_SWEEP_INTERVAL_MS);
   }
 
-  handle(frame: UpgradedFrame | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
+  handle(frame: UpgradedFrame | HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
     const exchange = this.#inFlight.get(frame.id);
     if (exchange === undefined) {
       this.#counts.dropped += 1;
@@ -79,6 +79,7 @@ export class Dispatcher {
       case 'response':
         this.#counts.answered += 1;
         return exchange.respond(frame);
+      case 'hints': return exchange.hint(frame);
       case 'upgraded':
         exchange.upgraded(frame.accepted);
         if (!frame.accepted) this.#counts.admitted -= 1; // it comes again, as an ordinary request

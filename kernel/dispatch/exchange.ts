@@ -2,15 +2,17 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
-import type { ChunkFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
-import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
+import type { ChunkFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
+import { BODY_INLINE_MAX_BYTES, EARLY_HINTS_MAX } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
-import { pairs, readHead } from './head.js';
+import { pairs, readHead, readHints } from './head.js';
 import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
 import { deliver, pump } from './relay.js';
 
 /** RFC 9110, 9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
+
+const NO_BYTES = new Uint8Array();
 
 export class Exchange implements OpenRequest {
   readonly requestId: string;
@@ -25,6 +27,7 @@ export class Exchange implements OpenRequest {
   #promisedBytes: number | null = null;
   #sentBytes = 0;
   #over = false;
+  #hints = 0;
   #id = 0;
   #send: SendFrame | null = null;
   #pumping = false;
@@ -123,16 +126,27 @@ export class Exchange implements OpenRequest {
     throw new TypeError('this request has not asked for a tunnel');
   }
 
+  hint({ hints }: HintsFrame): void {
+    if (this.#over || this.answering || (this.#hints += 1) > EARLY_HINTS_MAX) return;
+    try {
+      this.#res.writeEarlyHints(readHints(hints));
+    } catch {
+      // What is no hint is nothing that a client waits for.
+    }
+  }
+
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
-    const { headers, length } = readHead(frame.headers, this.requestId);
-    this.#promisedBytes = this.#hasBody(frame.statusCode) ? length : null;
+    const hasBody = this.#hasBody(frame.statusCode);
+    const { headers, length } = readHead(frame.headers, this.requestId, hasBody && this.#req.httpVersion !== '1.0');
+    this.#promisedBytes = hasBody ? length : null;
     // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
     if (frame.statusCode < 200) return this.giveUp(`${frame.statusCode} is no final status`);
     if (!frame.streams && this.#promisedBytes !== null) {
       const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
       if (this.#promisedBytes !== bytes) return this.giveUp(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
     }
+    if (frame.dateless === true) this.#res.sendDate = false;
     try {
       if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, headers);
       else this.#res.writeHead(frame.statusCode, frame.statusMessage, headers);
@@ -140,7 +154,8 @@ export class Exchange implements OpenRequest {
       return this.giveUp((error as Error).message);
     }
     if (frame.streams) {
-      this.#res.flushHeaders();
+      // The head goes at once, in its own encoding: that of `flushHeaders` is another.
+      this.#res.write(NO_BYTES);
       return;
     }
     this.#res.end(frame.body ?? undefined);
@@ -210,7 +225,7 @@ export class Exchange implements OpenRequest {
     });
     this.#req.once('end', () => {
       this.#bodyLeft = true;
-      if (!this.#over) this.#send?.({ kind: 'end', id: this.#id, trailers: [] });
+      if (!this.#over) this.#send?.({ kind: 'end', id: this.#id, trailers: this.#req.rawTrailers });
     });
     this.#req.once('error', () => {}); // the client went away; 'close' of the response says so
   }

@@ -1,6 +1,7 @@
-// The head of an answer on its way from a host to the client. Must not know the answer's body.
+// The head of an answer, and hints before it, on their way from a host to the client. Must not know the answer's body.
+import { validateHeaderName, validateHeaderValue } from 'node:http';
 import { REQUEST_ID_HEADER } from '../../protocol/errors.js';
-import type { FlatHeaders } from '../../protocol/frames.js';
+import type { FlatHeaders, HintsFrame } from '../../protocol/frames.js';
 
 export interface AnswerHead {
   /** For `writeHead`. */
@@ -9,20 +10,38 @@ export interface AnswerHead {
   readonly length: number | null;
 }
 
-/** Takes out the header that only the real server can know, and adds the request's id. */
-export function readHead(flat: FlatHeaders, requestId: string): AnswerHead {
+/**
+ * Takes out the header that only the real server can know, and adds the request's id. Without chunks, as to HEAD and to HTTP/1.0,
+ * there are no trailers that could be announced.
+ */
+export function readHead(flat: FlatHeaders, requestId: string, chunks: boolean): AnswerHead {
   const headers: string[] = [];
   let length: number | null = null;
   let named = false;
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i]!.toLowerCase();
-    if (name === 'transfer-encoding') continue;
+    if (name === 'transfer-encoding' || (name === 'trailer' && !chunks)) continue;
     if (name === 'content-length') length = Number(flat[i + 1]);
     else if (name === REQUEST_ID_HEADER) named = true;
     headers.push(flat[i]!, flat[i + 1]!);
   }
   if (!named) headers.push(REQUEST_ID_HEADER, requestId);
   return { headers, length };
+}
+
+/** Fewer links than Node's own pattern takes, and none that makes it go back: it needs seconds for a wrong link of a hundred characters. */
+const LINK = /^<[^<>\s]*>(?:; ?[\w-]+(?:=(?:"[^"=;\s]*"|[^"=;\s]+))?)*$/;
+
+/** For `writeEarlyHints`, which on Node 20 lets line breaks pass. Throws when these are no hints. */
+export function readHints(hints: HintsFrame['hints']): HintsFrame['hints'] {
+  for (const [name, values] of Object.entries(hints)) {
+    validateHeaderName(name);
+    for (const value of [values].flat()) {
+      validateHeaderValue(name, value);
+      if (name === 'link' && !LINK.test(value)) throw new TypeError('a hint must have links such as "</style.css>; rel=preload"');
+    }
+  }
+  return hints;
 }
 
 /** For `addTrailers`. */

@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import type { BulkheadError } from '../../protocol/errors.js';
-import type { ChunkFrame, EndFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, EndFrame, HintsFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
 
 export type SendFrame = (frame: KernelToHostFrame, transfer?: readonly ArrayBuffer[]) => void;
 
@@ -44,6 +44,7 @@ export interface OpenRequest {
   suspend(): void;
   /** The host takes it as a tunnel, or has nobody for that. */
   upgraded(accepted: boolean): void;
+  hint(frame: HintsFrame): void;
   respond(frame: ResponseFrame): void;
   receive(frame: ChunkFrame): void;
   complete(frame: EndFrame): void;

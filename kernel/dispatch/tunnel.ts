@@ -92,6 +92,10 @@ export class Tunnel implements OpenRequest {
     this.#decline();
   }
 
+  hint(): never {
+    throw new TypeError('the hints of a tunnel are among its bytes');
+  }
+
   respond(): never {
     throw new TypeError('the answer of a tunnel is among its bytes');
   }

@@ -1,4 +1,5 @@
 // The plugin's own Fastify, set up so that its answers to errors look like everybody's. Must not know the transport.
+import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
 import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
 import { BulkheadError, toPlainError, type ErrorBody } from '../../protocol/errors.js';
@@ -20,12 +21,13 @@ export async function createApp({ definition, manifest, context, log, order: { d
     loggerInstance: log,
     trustProxy: trustProxy as boolean | string[],
     bodyLimit: manifest.limits.bodyLimitBytes,
-    genReqId: (raw) => (raw as unknown as HostRequest).requestId,
+    // A request of the plugin to itself, with `inject`, has passed no kernel.
+    genReqId: (raw) => (raw as unknown as HostRequest).requestId ?? randomUUID(),
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     // Paths that its router refuses, which reach no hook and no error handler.
     frameworkErrors: (error, request, reply) => sendError(request, reply, Object.assign(error, { statusCode: error.statusCode ?? 400 })),
   });
-  app.decorateRequest('mount', { getter(this: FastifyRequest) { return (this.raw as unknown as HostRequest).mount; } });
+  app.decorateRequest('mount', { getter(this: FastifyRequest) { return (this.raw as unknown as HostRequest).mount ?? ''; } });
   app.addHook('onRoute', (route) => {
     for (const method of [route.method].flat()) {
       // The documentation needs no twin of every GET.
@@ -35,16 +37,21 @@ export async function createApp({ definition, manifest, context, log, order: { d
   app.setErrorHandler<unknown>((thrown, request, reply) => {
     // A plugin may throw anything, also nothing, or what throws again when it is looked at.
     const error = toPlainError(thrown);
-    const { statusCode: status = 0, code, message } = error;
+    const { code, message } = error;
     const err = thrown instanceof Error ? thrown : error;
-    if (status >= 400 && status <= 599) {
+    const { own, headers } = wishOf(thrown);
+    void reply.headers(headers);
+    const status = own ?? (isError(reply.statusCode) ? reply.statusCode : 500);
+    // Who sets a status for a mistake of the client's, and then fails, means the words for the client too.
+    if (own !== undefined || status < 500) {
       if (status >= 500) request.log.error({ err }, 'the request failed');
       return sendError(request, reply, thrown instanceof BulkheadError ? thrown : { statusCode: status, code, message });
     }
     // Nobody chose this text for the client's eyes: it may hold SQL, paths or secrets. A developer wants to see it all the same.
     const reason = debug ? message : 'the log has the cause under this requestId';
     request.log.error({ err }, `failed while handling ${request.method} ${request.originalUrl}`);
-    return sendError(request, reply, new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl, reason }));
+    const failure = new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl, reason });
+    return sendError(request, reply, { statusCode: status, code: failure.code, message: failure.message });
   });
   await app.register(async (scope) => {
     await definition.routes?.(scope as unknown as PluginApp, context);
@@ -71,7 +78,21 @@ function sendError(request: FastifyRequest, reply: FastifyReply, error: { status
   if (error instanceof BulkheadError && error.retryAfterSeconds !== undefined) void reply.header('retry-after', error.retryAfterSeconds);
   const words = STATUS_CODES[error.statusCode] ?? 'Error';
   const body: ErrorBody = { statusCode: error.statusCode, code: error.code ?? `HTTP_${error.statusCode}`, error: words, message: error.message, requestId: request.id };
-  return reply.code(error.statusCode).send(body);
+  // As Fastify's own: an error passes `onSend`, but neither `preSerialization` nor a serializer that was meant for another answer.
+  void reply.code(error.statusCode).type('application/json; charset=utf-8').serializer(null as never);
+  return reply.send(reply.serialize(body));
+}
+
+const isError = (status: unknown): status is number => typeof status === 'number' && status >= 400 && status <= 599;
+
+/** What an error says of its answer, as Fastify reads it. */
+function wishOf(thrown: unknown): { readonly own: number | undefined; readonly headers: Record<string, string> } {
+  try {
+    const { statusCode, status, headers } = Object(thrown) as { statusCode?: unknown; status?: unknown; headers?: object };
+    return { own: [statusCode, status].find(isError), headers: { ...headers } as Record<string, string> };
+  } catch {
+    return { own: undefined, headers: {} }; // a getter of it throws
+  }
 }
 
 /** Schemas hold symbols and may hold functions; only what JSON can say leaves the worker. */

@@ -1,7 +1,7 @@
 // One request inside the worker, in the shape of Node's IncomingMessage as far as Fastify and its plugins look at it. Must not know how frames arrive.
-import { EventEmitter } from 'node:events';
 import { ReceiveWindow } from '../../protocol/flow.js';
-import type { RequestFrame } from '../../protocol/frames.js';
+import type { FlatHeaders, RequestFrame } from '../../protocol/frames.js';
+import { HostSocket } from './http-socket.js';
 import { isMade, LazyReadable } from './lazy-stream.js';
 
 /** Of these a repetition is dropped, as in Node's own parser; other repetitions are joined. */
@@ -21,35 +21,23 @@ function headerObject(flat: readonly string[]): HeaderObject {
     if (name === 'set-cookie') {
       if (Array.isArray(present)) present.push(value);
       else headers[name] = [value];
-    } else if (present === undefined) headers[name] = value;
-    else if (!FIRST_WINS.has(name)) headers[name] = `${present as string}${name === 'cookie' ? '; ' : ', '}${value}`;
+    } else if (typeof present !== 'string') headers[name] = value; // also what every object has: a header may be called "constructor"
+    else if (!FIRST_WINS.has(name)) headers[name] = `${present}${name === 'cookie' ? '; ' : ', '}${value}`;
   }
   return headers;
 }
 
-/** What Fastify and proxies read of a connection; there is no real one in the worker. */
-class HostSocket extends EventEmitter {
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly encrypted: boolean;
-  readonly #request: HostRequest;
+function distinct(flat: FlatHeaders): Record<string, string[]> {
+  const lists = Object.create(null) as Record<string, string[]>;
+  for (let i = 0; i + 1 < flat.length; i += 2) (lists[flat[i]!.toLowerCase()] ??= []).push(flat[i + 1]!);
+  return lists;
+}
 
-  constructor(request: HostRequest, frame: RequestFrame) {
-    super();
-    this.#request = request;
-    this.remoteAddress = frame.remoteAddress;
-    this.remotePort = frame.remotePort;
-    this.encrypted = frame.encrypted;
-  }
-
-  get destroyed(): boolean {
-    return this.#request.destroyed;
-  }
-
-  destroy(error?: Error): this {
-    this.#request.destroy(error);
-    return this;
-  }
+/** What a request needs of its answer. */
+export interface Answering {
+  readonly destroyed: boolean;
+  destroy(error?: Error): unknown;
+  emit(event: 'timeout'): boolean;
 }
 
 export class HostRequest extends LazyReadable {
@@ -62,10 +50,14 @@ export class HostRequest extends LazyReadable {
   readonly headers: HeaderObject;
   readonly rawHeaders: readonly string[];
   readonly httpVersion: string;
-  readonly trailers: Record<string, string> = {};
-  readonly rawTrailers: readonly string[] = [];
+  /** As the client sent them after a body in chunks. */
+  rawTrailers: FlatHeaders = [];
   complete: boolean;
   aborted = false;
+  /** Set by the answer itself. */
+  response: Answering | null = null;
+  /** Its `socket` was taken away, so that it can be destroyed and answered. */
+  #detached = false;
   readonly #frame: RequestFrame;
   readonly #sendCredit: (bytes: number) => void;
   readonly #window = new ReceiveWindow();
@@ -89,11 +81,36 @@ export class HostRequest extends LazyReadable {
   }
 
   get socket(): HostSocket {
-    return (this.#socket ??= new HostSocket(this, this.#frame));
+    return (this.#socket ??= new HostSocket(this.#frame, () => this.#silent(), (error) => void this.response?.destroy(error)));
+  }
+
+  set socket(_none: null) {
+    this.#detached = true;
   }
 
   get connection(): HostSocket {
     return this.socket;
+  }
+
+  get trailers(): HeaderObject {
+    return headerObject(this.rawTrailers);
+  }
+
+  get headersDistinct(): Record<string, string[]> {
+    return distinct(this.rawHeaders);
+  }
+
+  get trailersDistinct(): Record<string, string[]> {
+    return distinct(this.rawTrailers);
+  }
+
+  /** By this and the next Node's streams know a server's request: whoever stops reading one takes its `socket` away before destroying it. */
+  get _consuming(): boolean {
+    return false;
+  }
+
+  get _dumped(): boolean {
+    return false;
   }
 
   get httpVersionMajor(): number {
@@ -110,14 +127,18 @@ export class HostRequest extends LazyReadable {
   }
 
   override destroy(error?: Error): this {
-    if (isMade(this)) return super.destroy(error);
-    this.#over = true;
-    this.emit('close');
-    return this;
+    // A handler gives up a request that has not been answered: as in Node, that cuts the connection.
+    if (!this.destroyed && this.response?.destroyed === false) {
+      this.#noteAbort();
+      if (!this.#detached) this.response.destroy(error);
+    }
+    return this.#close(error);
   }
 
-  setTimeout(): this {
-    return this; // the kernel owns the deadline
+  setTimeout(ms: number, callback?: () => void): this {
+    if (callback !== undefined) this.on('timeout', callback);
+    this.socket.setTimeout(ms);
+    return this;
   }
 
   override _read(): void {
@@ -133,27 +154,61 @@ export class HostRequest extends LazyReadable {
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     // As in Node: a client that goes away is no error of the plugin, and an unheard 'error' event would end the worker.
+    this.#socket?.close();
     callback(this.listenerCount('error') > 0 ? error : null);
   }
 
   /** A chunk of a streamed body arrived. */
   receive(data: Uint8Array): void {
     if (this.destroyed) return;
+    this.refresh();
     this.#window.hold(data.byteLength);
     if (this.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength))) this._read();
   }
 
   /** A streamed body is complete. */
-  finish(): void {
+  finish(trailers: FlatHeaders): void {
+    this.rawTrailers = trailers;
     this.complete = true;
     this.push(null);
+  }
+
+  /** Bytes of the answer have left. */
+  refresh(): void {
+    this.#socket?.refresh();
+  }
+
+  /** The kernel's deadline has passed, for those who listen to their connection's. */
+  expire(): void {
+    this.#socket?.expire();
   }
 
   /** The client went away or the deadline passed. */
   abort(): void {
     if (this.destroyed) return;
+    this.#noteAbort();
+    // Who still waits for the body hears of it as in Node.
+    this.#close(isMade(this) && !this.readableEnded ? Object.assign(new Error('aborted'), { code: 'ECONNRESET' }) : undefined);
+  }
+
+  #close(error: Error | undefined): this {
+    if (isMade(this)) return super.destroy(error);
+    if (this.#over) return this;
+    this.#over = true;
+    this.#socket?.close();
+    this.emit('close');
+    return this;
+  }
+
+  #noteAbort(): void {
     this.aborted = true;
-    this.emit('aborted');
-    this.destroy();
+    // After 'error' and 'close': who waits for the end of a stream that does not close by itself takes this event for a premature one, and its cause would be lost.
+    setImmediate(() => this.emit('aborted'));
+  }
+
+  /** As Node's server does: without anybody who takes care of it, the connection ends. */
+  #silent(): void {
+    const heard = (!this.complete && this.emit('timeout')) || this.response?.emit('timeout') === true;
+    if (!heard) this.response?.destroy();
   }
 }

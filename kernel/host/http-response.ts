@@ -1,25 +1,26 @@
 // One answer inside the worker, in the shape of Node's ServerResponse as far as Fastify and its plugins look at it. Must not know how frames are sent.
 import { STATUS_CODES, validateHeaderName, validateHeaderValue } from 'node:http';
 import { ownedBytes, SendWindow } from '../../protocol/flow.js';
-import type { CancelFrame, ChunkFrame, EndFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { CancelFrame, ChunkFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
+import { flatHeaders, flatTrailers, headerPairs, hintsOf, statusCodeOf, type HeaderPair, type HeaderValue } from './http-head.js';
 import type { HostRequest } from './http-request.js';
 import { isMade, LazyWritable } from './lazy-stream.js';
 import { sendPieces } from './pieces.js';
 
-export type AnswerFrame = ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
+export type AnswerFrame = HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
 type SendAnswer = (frame: AnswerFrame, transfer?: readonly ArrayBuffer[]) => void;
-type HeaderValue = number | string | readonly string[];
 type Callback = (error?: Error | null) => void;
 
 export class HostResponse extends LazyWritable {
   statusCode = 200;
   statusMessage = '';
   sendDate = true;
+  shouldKeepAlive = true;
   readonly req: HostRequest;
   readonly #send: SendAnswer;
   readonly #window = new SendWindow();
-  readonly #headers = new Map<string, readonly [name: string, value: HeaderValue]>();
+  readonly #headers = new Map<string, HeaderPair>();
   #trailers: string[] = [];
   /** No header can change any more, as after Node's `writeHead`. */
   #headFixed = false;
@@ -36,6 +37,7 @@ export class HostResponse extends LazyWritable {
     this.req = req;
     this.#send = send;
     this.#onClose = onClose;
+    req.response = this;
   }
 
   /** Whether the answer left whole, before anybody used this as a stream. */
@@ -69,14 +71,18 @@ export class HostResponse extends LazyWritable {
   }
 
   setHeaders(headers: Map<string, HeaderValue> | Headers): this {
-    for (const [name, value] of headers) this.appendHeader(name, value as string);
-    return this;
+    const cookies: HeaderValue[] = []; // which a `Headers` gives one by one
+    for (const [name, value] of headers) {
+      if (name === 'set-cookie') cookies.push(value);
+      else this.setHeader(name, value);
+    }
+    return cookies.length > 0 ? this.setHeader('set-cookie', cookies.flat().map(String)) : this;
   }
 
-  appendHeader(name: string, value: string | readonly string[]): this {
+  appendHeader(name: string, value: HeaderValue): this {
     const present = this.getHeader(name);
     if (present === undefined) return this.setHeader(name, value);
-    return this.setHeader(name, [...[present].flat().map(String), ...[value].flat()]);
+    return this.setHeader(name, [present, value].flat().map(String));
   }
 
   getHeader(name: string): HeaderValue | undefined {
@@ -84,11 +90,17 @@ export class HostResponse extends LazyWritable {
   }
 
   getHeaders(): Record<string, HeaderValue> {
-    return Object.fromEntries([...this.#headers].map(([key, [, value]]) => [key, value]));
+    const headers = Object.create(null) as Record<string, HeaderValue>;
+    for (const [key, [, value]] of this.#headers) headers[key] = value;
+    return headers;
   }
 
   getHeaderNames(): string[] {
     return [...this.#headers.keys()];
+  }
+
+  getRawHeaderNames(): string[] {
+    return Array.from(this.#headers.values(), ([name]) => name);
   }
 
   hasHeader(name: string): boolean {
@@ -97,65 +109,76 @@ export class HostResponse extends LazyWritable {
 
   removeHeader(name: string): void {
     this.#assertHeadersOpen('remove');
-    this.#headers.delete(name.toLowerCase());
+    const key = name.toLowerCase();
+    this.#headers.delete(key);
+    if (key === 'date') this.sendDate = false;
   }
 
-  writeHead(statusCode: number, ...rest: readonly unknown[]): this {
+  writeHead(status: number, ...rest: readonly unknown[]): this {
     this.#assertHeadersOpen('write');
-    if (!Number.isInteger(statusCode) || statusCode < 100 || statusCode > 999) {
-      throw Object.assign(new RangeError(`Invalid status code: ${statusCode}`), { code: 'ERR_HTTP_INVALID_STATUS_CODE' });
-    }
-    const [first, second] = rest;
+    const statusCode = statusCodeOf(status);
+    const [first, second = typeof first === 'string' ? undefined : first] = rest;
+    const headers = headerPairs(second);
     this.statusCode = statusCode;
     if (typeof first === 'string') this.statusMessage = first;
-    const headers = typeof first === 'string' ? second : first;
-    if (Array.isArray(headers)) {
-      for (let i = 0; i + 1 < headers.length; i += 2) this.appendHeader(headers[i] as string, headers[i + 1] as string);
-    } else if (typeof headers === 'object' && headers !== null) {
-      for (const [name, value] of Object.entries(headers as Record<string, HeaderValue | undefined>)) {
-        if (value !== undefined) this.setHeader(name, value);
-      }
-    }
+    if (Array.isArray(second)) {
+      for (const [name] of headers) this.removeHeader(name);
+      for (const [name, value] of headers) this.appendHeader(name, value);
+    } else for (const [name, value] of headers) this.setHeader(name, value);
     this.#headFixed = true;
     return this;
   }
 
-  addTrailers(trailers: Record<string, string> | readonly (readonly [string, string])[]): void {
-    for (const [name, value] of Array.isArray(trailers) ? trailers : Object.entries(trailers)) {
-      validateHeaderName(name);
-      validateHeaderValue(name, value);
-      this.#trailers.push(name, value);
-    }
+  addTrailers(trailers: Readonly<Record<string, HeaderValue>> | readonly HeaderPair[]): void {
+    this.#trailers = flatTrailers(trailers);
   }
 
   flushHeaders(): void {
     if (!this.#headSent) this.#sendHead(null, true);
   }
 
-  writeContinue(): void {} // the kernel's HTTP server has answered `Expect` already
+  writeContinue(callback?: () => void): void {
+    callback?.(); // the kernel's HTTP server has answered `Expect` already
+  }
 
-  writeEarlyHints(): void {} // hints, which nobody has to act on
+  writeProcessing(): void {} // a sign of life, which nobody has to act on
 
-  setTimeout(): this {
-    return this; // the kernel owns the deadline
+  writeEarlyHints(hints: Readonly<Record<string, unknown>>, callback?: () => void): void {
+    if (!this.#headSent && !this.#over) this.#send({ kind: 'hints', id: this.req.id, hints: hintsOf(hints) });
+    if (callback !== undefined) process.nextTick(callback);
+  }
+
+  setTimeout(ms: number, callback?: () => void): this {
+    if (callback !== undefined) this.on('timeout', callback);
+    this.socket.setTimeout(ms);
+    return this;
   }
 
   override end(chunk?: unknown, encoding?: unknown, callback?: unknown): this {
-    const text = typeof chunk === 'string';
-    const small = (text && chunk.length <= BODY_INLINE_MAX_BYTES && (encoding == null || encoding === 'utf8' || encoding === 'utf-8'))
-      || (chunk instanceof Uint8Array && chunk.byteLength <= BODY_INLINE_MAX_BYTES);
-    if (small && !this.#headSent && !this.#over && this.#trailers.length === 0 && !isMade(this)) return this.#answer(chunk as string | Uint8Array, callback as (() => void) | undefined);
-    return super.end(chunk ?? undefined, (encoding ?? undefined) as BufferEncoding, (callback ?? undefined) as () => void);
+    if (typeof chunk === 'function') return this.end(null, null, chunk);
+    if (typeof encoding === 'function') return this.end(chunk, null, encoding);
+    const whole = typeof chunk === 'string' && encoding != null && !/^utf-?8$/i.test(encoding as string) ? Buffer.from(chunk, encoding as BufferEncoding) : (chunk as string | Uint8Array | null | undefined) ?? null;
+    if (!this.#headFixed) this.#promise(whole);
+    if (typeof callback === 'function') this.once('finish', callback as () => void);
+    const small = whole === null || (typeof whole === 'string' ? whole.length : whole.byteLength) <= BODY_INLINE_MAX_BYTES;
+    if (small && !this.#headSent && !this.#over && this.#trailers.length === 0 && !isMade(this)) return this.#answer(whole);
+    return super.end(whole ?? undefined);
+  }
+
+  /** As Node: an answer that is given whole before its head has a length. */
+  #promise(whole: string | Uint8Array | null): void {
+    if (this.req.method === 'HEAD' || this.req.httpVersion === '1.0' || this.statusCode === 204 || this.statusCode === 304) return;
+    if (['content-length', 'transfer-encoding', 'trailer'].some((name) => this.#headers.has(name))) return;
+    this.#headers.set('content-length', ['Content-Length', whole === null ? 0 : Buffer.byteLength(whole)]);
   }
 
   /** The usual answer: head and body leave as one frame, past the machinery of streams. */
-  #answer(whole: string | Uint8Array, callback: (() => void) | undefined): this {
+  #answer(whole: string | Uint8Array | null): this {
     this.#answered = true;
     this.#over = true;
     this.#sendHead(this.req.method === 'HEAD' ? null : whole, false);
     this.#onClose(this.req.id);
     process.nextTick(() => {
-      callback?.();
       this.emit('finish');
       this.req.destroy();
       this.emit('close');
@@ -194,25 +217,25 @@ export class HostResponse extends LazyWritable {
   }
 
   /** The kernel has given the exchange up: nothing more is sent. */
-  abort(): void {
+  abort(reason: string): void {
     this.#over = true;
     this.req.abort();
     this.destroy();
+    if (reason === 'PLUGIN_TIMEOUT') this.req.expire();
   }
 
   #sendPiece(data: Uint8Array<ArrayBuffer>): boolean {
-    if (!this.#over) this.#send({ kind: 'chunk', id: this.req.id, data }, [data.buffer]);
-    return !this.#over;
+    if (this.#over) return false;
+    this.#send({ kind: 'chunk', id: this.req.id, data }, [data.buffer]);
+    this.req.refresh();
+    return true;
   }
 
   #sendHead(body: string | Uint8Array | null, streams: boolean): void {
-    const headers: string[] = [];
-    for (const [name, value] of this.#headers.values()) {
-      if (Array.isArray(value)) for (const one of value as readonly string[]) headers.push(name, one);
-      else headers.push(name, String(value));
-    }
+    const headers = flatHeaders(this.#headers.values());
+    if (!this.shouldKeepAlive && !this.#headers.has('connection')) headers.push('Connection', 'close');
     const { statusCode, statusMessage } = this;
-    const frame = { kind: 'response', id: this.req.id, statusCode, statusMessage, headers, streams } as const;
+    const frame = { kind: 'response', id: this.req.id, statusCode, statusMessage, headers, streams, ...(!this.sendDate && { dateless: true }) } as const;
     this.#headFixed = true;
     this.#headSent = true;
     if (body instanceof Uint8Array) {

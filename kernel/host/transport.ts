@@ -31,9 +31,9 @@ export class Transport {
       case 'request': return this.#begin(frame);
       case 'upgrade': return this.#upgrade(frame);
       case 'chunk': return this.#open.get(frame.id)?.req.receive(frame.data);
-      case 'end': return this.#open.get(frame.id)?.req.finish();
+      case 'end': return this.#open.get(frame.id)?.req.finish(frame.trailers);
       case 'credit': return this.#open.get(frame.id)?.grant(frame.bytes);
-      case 'cancel': return this.#open.get(frame.id)?.abort();
+      case 'cancel': return this.#open.get(frame.id)?.abort(frame.reason);
     }
   }
 

@@ -59,13 +59,19 @@ function admit(mounted: Mounted<Lifecycle>, req: IncomingMessage, res: ServerRes
 }
 
 export function targetOf({ owner: { record }, prefix }: Mounted<Lifecycle>, req: IncomingMessage): Target {
-  const below = (req.url ?? '/').slice(prefix.length);
+  const below = originOf(req).slice(prefix.length);
   return { plugin: record.name, mount: prefix, url: below.startsWith('/') ? below : `/${below}`, bodyLimitBytes: record.limits.bodyLimitBytes };
 }
 
-export function pathOf({ url = '/' }: IncomingMessage): string {
-  const query = url.indexOf('?');
-  return query === -1 ? url : url.slice(0, query);
+/** Path and query. A client may write the whole URL, as to a proxy. */
+function originOf({ url = '/' }: IncomingMessage): string {
+  return url.startsWith('/') ? url : url.replace(/^https?:\/\/[^/]*/, '');
+}
+
+export function pathOf(req: IncomingMessage): string {
+  const target = originOf(req);
+  const query = target.indexOf('?');
+  return query === -1 ? target : target.slice(0, query);
 }
 
 function absence(supervisor: Supervisor, method: string, path: string): BulkheadError {

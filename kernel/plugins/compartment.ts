@@ -157,7 +157,7 @@ export class Compartment {
 
   #route(frame: HostToKernelFrame): void {
     switch (frame.kind) {
-      case 'response': case 'upgraded': case 'chunk': case 'end': case 'credit': case 'cancel':
+      case 'hints': case 'response': case 'upgraded': case 'chunk': case 'end': case 'credit': case 'cancel':
         return this.#dispatcher?.handle(frame);
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);

@@ -17,7 +17,8 @@ export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 export const FIXTURES = join(ROOT, 'test/fixtures/plugins');
 export const PLUGINS = join(ROOT, 'plugins');
 
-const built = <T>(module: string): Promise<T> => import(join(ROOT, 'dist/kernel', module)) as Promise<T>;
+/** A module of the system as it was built. */
+export const built = <T>(module: string): Promise<T> => import(join(ROOT, 'dist/kernel', module)) as Promise<T>;
 
 export interface Answer {
   readonly status: number;
