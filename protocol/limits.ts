@@ -205,12 +205,10 @@ export const SERVICE_NAME_MAX_CHARACTERS = 128;
 /** Longest log line of a plugin; a longer one is cut. */
 export const LOG_LINE_MAX_CHARACTERS = 16 * KIB;
 
-/** How long a connection may be idle between two requests: Fastify's default, longer than the minute of common load balancers. */
+/** How long a connection may be idle between two requests, and a tunnel's before the system asks whether the client is there: Fastify's default, longer than the minute of common load balancers. */
 export const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 /** How long a client may take to send a request with its body; Node's own default, which Fastify switches off. */
 export const REQUEST_TIMEOUT_MS = 300_000;
-/** Silence of a tunnel's client after which the system asks whether it is still there: within the minute of common load balancers. */
-export const TUNNEL_KEEP_ALIVE_DELAY_MS = 30_000;
 /** How often deadlines of requests are looked at: one ends at most this much after its own. */
 export const DEADLINE_SWEEP_INTERVAL_MS = 50;
 

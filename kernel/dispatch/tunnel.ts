@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
 import type { ChunkFrame } from '../../protocol/frames.js';
-import { BODY_INLINE_MAX_BYTES, KEEP_ALIVE_TIMEOUT_MS, STREAM_WINDOW_BYTES, TUNNEL_KEEP_ALIVE_DELAY_MS } from '../../protocol/limits.js';
+import { BODY_INLINE_MAX_BYTES, KEEP_ALIVE_TIMEOUT_MS, STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
 import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
 import { deliver, pump } from './relay.js';
@@ -144,7 +144,7 @@ export class Tunnel implements OpenRequest {
   #open(): void {
     this.#socket.setTimeout(0); // the server's, between two requests
     // It may be silent for hours, and a client that has vanished without a word is silent as well.
-    this.#socket.setKeepAlive(true, TUNNEL_KEEP_ALIVE_DELAY_MS);
+    this.#socket.setKeepAlive(true, KEEP_ALIVE_TIMEOUT_MS);
     pump(this.#socket, this.#upload, (chunk) => {
       if (this.#over) return false;
       const data = ownedBytes(chunk);

@@ -1,6 +1,5 @@
 // The kernel's Fastify: its own few routes, the way to the documentation, and the gateway for all the rest. Must not know plugins' code.
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerOptions as HttpServerOptions, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { Type } from '@sinclair/typebox';
 import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
@@ -40,7 +39,7 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
     const server = createHttpServer({ shouldUpgradeCallback: (req: IncomingMessage) => upgrades.wanted(req) } as HttpServerOptions, (req, res) => {
       if (closing || !take(req, res, idOf)) answer(req, res);
     });
-    server.on('upgrade', (req, socket: Socket, head) => void upgrades.take(server, req, socket, head));
+    upgrades.attach(server);
     // As Fastify sets up a server of its own.
     server.requestTimeout = REQUEST_TIMEOUT_MS;
     server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;

@@ -327,7 +327,7 @@ t.test('WebSocket through a worker', async (t) => {
     };
     for (const [path, answer] of [
       ['/health/live', /^HTTP\/1\.1 200 OK[^]*\{"status":"ok"\}$/], ['/', /^HTTP\/1\.1 200 OK/], ['/nowhere/at/all', /^HTTP\/1\.1 404 [^]*"ROUTE_UNKNOWN"/],
-      ['/plugins/nobody/', /^HTTP\/1\.1 404 [^]*"PLUGIN_UNKNOWN"/], ['/plugins/echo/seen/x?a=1', /^HTTP\/1\.1 200 OK[^]*"url":"\/seen\/x\?a=1"/],
+      ['/plugins/nobody/', /^HTTP\/1\.1 404 [^]*"PLUGIN_UNKNOWN"/], ['/plugins/echo/seen/x?a=1', /^HTTP\/1\.1 200 OK[^]*"url":"\/seen\/x\?a=1"[^]*"upgrade":"h2c"/],
     ] as const) {
       const [first, ...others] = await answers(`GET ${path} HTTP/1.1\r\n${wish}\r\n`);
       t.match(first, answer, path);
