@@ -337,6 +337,8 @@ t.test('WebSocket through a worker', async (t) => {
     for (const path of ['/plugins/echo/seen/x', '/deep/echo/seen/x']) {
       const [first] = await answers(`POST ${path} HTTP/1.1\r\n${wish}content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
       t.match(first, /^HTTP\/1\.1 200 OK[^]*"body":\{"text":"x{100000}"\}/, 'with its body');
+      const [chunked] = await answers(`POST ${path} HTTP/1.1\r\n${wish}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`);
+      t.match(chunked, /^HTTP\/1\.1 200 OK[^]*"body":\{"text":"x{100000}"\}/, 'also in chunks');
     }
     const warnings: Error[] = [];
     const note = (warning: Error): void => void warnings.push(warning);
