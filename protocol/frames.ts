@@ -44,7 +44,7 @@ export interface ResponseFrame {
   readonly body: string | Uint8Array | null;
   readonly streams: boolean;
   /** The answer shall have no `Date` of the kernel's. */
-  readonly dateless?: boolean;
+  readonly dateless: boolean;
 }
 
 /** What the client of exchange `id` may fetch while it waits for the answer, as Node's `writeEarlyHints` takes it. */

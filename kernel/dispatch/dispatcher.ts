@@ -94,9 +94,9 @@ export class Dispatcher {
   }
 
   /** The request that the host had begun last, when it has not been answered. */
-  requestBegun(lastBegun: number): string | null {
+  begun(lastBegun: number): Exchange | null {
     const exchange = this.#inFlight.get(lastBegun);
-    return exchange === undefined || exchange.answering ? null : `${exchange.method} ${exchange.originalUrl}`;
+    return exchange === undefined || exchange.answering ? null : exchange;
   }
 
   /** Resolves when nothing is in flight, and so nothing queued. */
@@ -127,7 +127,8 @@ export class Dispatcher {
       exchange.onOver = null;
       exchange.suspend();
     }
-    this.#rest();
+    this.#endSweep();
+    this.#onIdle?.();
     return orphans;
   }
 
@@ -141,13 +142,12 @@ export class Dispatcher {
         this.#begin(next);
       }
     }
-    if (this.#inFlight.size === 0) this.#rest();
+    if (this.#inFlight.size === 0) this.#onIdle?.();
   };
 
-  #rest(): void {
+  #endSweep(): void {
     if (this.#sweep !== null) clearInterval(this.#sweep);
     this.#sweep = null;
-    this.#onIdle?.();
   }
 
   #begin(exchange: OpenRequest): void {
@@ -157,6 +157,8 @@ export class Dispatcher {
   }
 
   #sweepDeadlines(): void {
+    // Not sooner: a timer for each of many requests that come one by one would cost more than they do.
+    if (this.#inFlight.size === 0) return this.#endSweep();
     const now = performance.now();
     // The queue first: the end of one in flight would begin the next, however late that is.
     const late = [...this.#queue, ...this.#inFlight.values()].filter(({ deadline, answering }) => deadline <= now && !answering);

@@ -146,7 +146,7 @@ export class Exchange implements OpenRequest {
       const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
       if (this.#promisedBytes !== bytes) return this.giveUp(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
     }
-    if (frame.dateless === true) this.#res.sendDate = false;
+    if (frame.dateless) this.#res.sendDate = false;
     try {
       if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, headers);
       else this.#res.writeHead(frame.statusCode, frame.statusMessage, headers);

@@ -6,6 +6,7 @@ import { toPlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
+import { exchangeOf, packForKernel, unpackAtHost, type PackedForHost, type PackedForKernel } from '../../protocol/packing.js';
 import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { createApp } from './app.js';
@@ -18,7 +19,7 @@ import { warmUp } from './warm-up.js';
 export class Host implements HostApi {
   /** Resolves when the plugin has stopped: the end of the worker's one task. */
   readonly finished: Promise<void>;
-  readonly #channel: Channel<HostToKernelFrame, KernelToHostFrame>;
+  readonly #channel: Channel<PackedForKernel, PackedForHost>;
   readonly #status: StatusBlock;
   readonly #transport: Transport;
   #enlisted: { readonly order: HostOrder; readonly log: Logger } | null = null;
@@ -30,7 +31,14 @@ export class Host implements HostApi {
   constructor(birth: HostBirth) {
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     this.#status = new StatusBlock(birth.status);
-    this.#channel = new Channel(birth.data, { onFrame: (frame) => this.#route(frame) });
+    this.#channel = new Channel(birth.data, {
+      onFrame: (frame) => this.#route(unpackAtHost(frame)),
+      onUnsendable: (frame, error) => {
+        const answered = exchangeOf(frame);
+        if (answered === null) throw error;
+        this.#send({ kind: 'cancel', id: answered, reason: error.message });
+      },
+    });
     this.#transport = new Transport(this.#send, this.#status);
     this.#beat();
   }
@@ -93,7 +101,7 @@ export class Host implements HostApi {
     }
   }
 
-  readonly #send = (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]): void => void this.#channel.send(frame, transfer);
+  readonly #send = (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]): void => void this.#channel.send(packForKernel(frame), transfer);
 
   #tenant(): Tenancy {
     if (this.#tenancy === null) throw new Error('the kernel has not yet said which plugin this worker runs');

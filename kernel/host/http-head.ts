@@ -17,7 +17,7 @@ export function headerPairs(headers: unknown): HeaderPair[] {
 export function flatHeaders(pairs: Iterable<HeaderPair>): string[] {
   const flat: string[] = [];
   for (const [name, value] of pairs) {
-    if (Array.isArray(value)) for (const one of value as readonly string[]) flat.push(name, one);
+    if (Array.isArray(value)) for (const one of value as readonly unknown[]) flat.push(name, String(one));
     else flat.push(name, String(value));
   }
   return flat;

@@ -114,11 +114,11 @@ export class HostRequest extends LazyReadable {
   }
 
   get httpVersionMajor(): number {
-    return Number(this.httpVersion.split('.')[0]);
+    return Number(this.httpVersion[0]);
   }
 
   get httpVersionMinor(): number {
-    return Number(this.httpVersion.split('.')[1] ?? 0);
+    return Number(this.httpVersion[2]);
   }
 
   /** Whether the exchange was over before anybody used this as a stream. */

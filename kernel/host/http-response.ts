@@ -174,9 +174,10 @@ export class HostResponse extends LazyWritable {
 
   /** The usual answer: head and body leave as one frame, past the machinery of streams. */
   #answer(whole: string | Uint8Array | null): this {
+    this.#sendHead(this.req.method === 'HEAD' ? null : whole, false);
+    if (this.#over) return this; // it could not be sent
     this.#answered = true;
     this.#over = true;
-    this.#sendHead(this.req.method === 'HEAD' ? null : whole, false);
     this.#onClose(this.req.id);
     process.nextTick(() => {
       this.emit('finish');
@@ -235,7 +236,8 @@ export class HostResponse extends LazyWritable {
     const headers = flatHeaders(this.#headers.values());
     if (!this.shouldKeepAlive && !this.#headers.has('connection')) headers.push('Connection', 'close');
     const { statusCode, statusMessage } = this;
-    const frame = { kind: 'response', id: this.req.id, statusCode, statusMessage, headers, streams, ...(!this.sendDate && { dateless: true }) } as const;
+    if (typeof statusMessage !== 'string') return void this.destroy(new TypeError('its status text is no text'));
+    const frame = { kind: 'response', id: this.req.id, statusCode: Number(statusCode), statusMessage, headers, streams, dateless: !this.sendDate } as const;
     this.#headFixed = true;
     this.#headSent = true;
     if (body instanceof Uint8Array) {

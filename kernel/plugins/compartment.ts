@@ -10,6 +10,7 @@ import { Rate } from '../../protocol/rate.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
+import type { Exchange } from '../dispatch/exchange.js';
 import type { Orphan } from '../dispatch/replay.js';
 import type { EventBus } from '../services/event-bus.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
@@ -143,7 +144,10 @@ export class Compartment {
     this.#options.onDeath({ ...death, request }, orphans);
   }
 
-  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => this.generation.send(frame, transfer);
+  readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => {
+    if (frame.kind === 'request') this.#ship.watchdog.hurry();
+    return this.generation.send(frame, transfer);
+  };
 
   /** What comes from a worker may be anything; a frame that cannot be handled ends its generation and not the kernel. */
   #receive(frame: HostToKernelFrame): void {
@@ -183,11 +187,12 @@ export class Compartment {
     const mib = (bytes: number): number => Math.round(bytes / 2 ** 20);
     return {
       status: this.generation.status,
+      busy: () => (this.#dispatcher?.inFlight ?? 0) > 0,
       measure: () => this.generation.measure(),
       unresponsiveAfterMs: BOOT_UNRESPONSIVE_AFTER_MS,
       hangTimeoutMs: BOOT_HANG_TIMEOUT_MS,
       memoryMaxBytes: PLUGIN_LIMITS.memoryMb * 2 ** 20,
-      onUnresponsive: (silentMs) => this.#log.warn({ silentMs, request: this.#begunRequest() }, 'unresponsive: its event loop stands still'),
+      onUnresponsive: (silentMs) => this.#log.warn({ silentMs, request: this.#begunRequest(), requestId: this.#begun()?.requestId ?? null }, 'unresponsive: its event loop stands still'),
       onHang: (silentMs) => {
         this.#silentMs = silentMs;
         const request = this.#begunRequest();
@@ -198,8 +203,13 @@ export class Compartment {
     };
   }
 
+  #begun(): Exchange | null {
+    return this.#dispatcher?.begun(this.generation.status.lastRequest) ?? null;
+  }
+
   #begunRequest(): string | null {
-    return this.#dispatcher?.requestBegun(this.generation.status.lastRequest) ?? null;
+    const exchange = this.#begun();
+    return exchange === null ? null : `${exchange.method} ${exchange.originalUrl}`;
   }
 }
 

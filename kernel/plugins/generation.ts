@@ -1,5 +1,5 @@
 // One numbered life of a plugin's worker: a Piscina pool of one thread that runs one long task, whose promise is that life. Must not know restarts, requests or mounts.
-import { MessageChannel, type Worker } from 'node:worker_threads';
+import { MessageChannel, type Transferable, type Worker } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { Channel } from '../../protocol/channel.js';
@@ -8,6 +8,7 @@ import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
 import type { Death, DeathKind } from '../../protocol/lifecycle.js';
 import { BOOT_TIMEOUT_MS, CAUSE_MAX_CHARACTERS, HOOK_TIMEOUT_MS, HOST_HEAP_MB, PORT_CLOSED_GRACE_MS, STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
+import { packForHost, unpackAtKernel, type PackedForHost, type PackedForKernel } from '../../protocol/packing.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { Control } from './control.js';
@@ -38,7 +39,7 @@ export class Generation {
   readonly #pool: Piscina<HostBirth, void>;
   readonly #worker: Worker;
   readonly #exited: Promise<void>;
-  readonly #channel: Channel<KernelToHostFrame, HostToKernelFrame>;
+  readonly #channel: Channel<PackedForHost, PackedForKernel>;
   readonly #control: Control<HostApi>;
   readonly #killSwitch = new AbortController();
   #command: Command | null = null;
@@ -57,7 +58,7 @@ export class Generation {
     const data = new MessageChannel();
     this.#control = new Control<HostApi>(control.port1);
     this.#channel = new Channel(data.port1, {
-      onFrame: (frame) => this.#command?.onFrame(frame),
+      onFrame: (frame) => this.#command?.onFrame(unpackAtKernel(frame)),
       onGarbage: () => this.kill('crashed', 'it sent what is no frame'),
       // Most often because the thread is ending, and then Piscina knows why.
       onClose: () => setTimeout(() => this.alive && this.kill('crashed', 'it closed its port to the kernel'), PORT_CLOSED_GRACE_MS).unref(),
@@ -119,8 +120,8 @@ export class Generation {
   }
 
   /** Returns false when the worker has ended, which may be seen here before it is known to be a death. */
-  send(frame: KernelToHostFrame, transfer?: Parameters<Channel<KernelToHostFrame, HostToKernelFrame>['send']>[1]): boolean {
-    return this.#channel.send(frame, transfer);
+  send(frame: KernelToHostFrame, transfer?: readonly Transferable[]): boolean {
+    return this.#channel.send(packForHost(frame), transfer);
   }
 
   /** Resolves when the host is loaded and warm. */

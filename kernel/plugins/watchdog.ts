@@ -1,9 +1,11 @@
 // Watches heartbeat and memory of all hosts through shared memory. Must not know what becomes of a host that fell silent or hoards.
-import { MEMORY_BLIND_AFTER_MS, MEMORY_WARNING_PERCENT, WATCHDOG_INTERVAL_MS } from '../../protocol/limits.js';
+import { MEMORY_BLIND_AFTER_MS, MEMORY_WARNING_PERCENT, WATCHDOG_BUSY_INTERVAL_MS, WATCHDOG_INTERVAL_MS, WATCHDOG_QUIET_AFTER_MS } from '../../protocol/limits.js';
 import type { StatusBlock } from '../../protocol/status-block.js';
 
 export interface Watched {
   readonly status: StatusBlock;
+  /** Whether it has requests under way. */
+  readonly busy: () => boolean;
   /** Its memory in bytes, asked past its event loop; null when that cannot be known. Never rejects. */
   readonly measure: () => Promise<number | null>;
   /** Silence that is reported, in milliseconds. */
@@ -35,7 +37,9 @@ export class Watchdog {
   readonly #watched = new Map<Watched, Observation>();
   readonly #clock: () => number;
   #timer: NodeJS.Timeout | null = null;
+  #intervalMs = WATCHDOG_INTERVAL_MS;
   #lastLook = 0;
+  #lastBusy = 0;
 
   /** `clock` is monotonic, in milliseconds. */
   constructor(clock: () => number = () => performance.now()) {
@@ -51,16 +55,20 @@ export class Watchdog {
   watch(watched: Watched): void {
     const now = this.#clock();
     this.#watched.set(watched, { heartbeat: watched.status.heartbeat, movedAt: now, reported: false, warned: false, measuring: false });
-    if (this.#timer !== null) return;
-    this.#lastLook = now;
-    this.#timer = setInterval(() => this.look(), WATCHDOG_INTERVAL_MS);
-    this.#timer.unref();
+    if (this.#timer === null) this.#lookEvery(WATCHDOG_INTERVAL_MS);
+  }
+
+  /** A request is under way: from now on a hang is soon seen. Costs nothing while others are. */
+  hurry(): void {
+    if (this.#intervalMs === WATCHDOG_BUSY_INTERVAL_MS || this.#timer === null) return;
+    this.#lastBusy = this.#clock();
+    this.#lookEvery(WATCHDOG_BUSY_INTERVAL_MS);
   }
 
   unwatch(watched: Watched): void {
     this.#watched.delete(watched);
-    if (this.#watched.size > 0 || this.#timer === null) return;
-    clearInterval(this.#timer);
+    if (this.#watched.size > 0) return;
+    clearInterval(this.#timer ?? undefined);
     this.#timer = null;
   }
 
@@ -73,8 +81,9 @@ export class Watchdog {
   look(): void {
     const now = this.#clock();
     // While the kernel itself stood still it saw no heartbeat: that time counts against nobody.
-    const blind = Math.max(0, now - this.#lastLook - 2 * WATCHDOG_INTERVAL_MS);
+    const blind = Math.max(0, now - this.#lastLook - 2 * this.#intervalMs);
     this.#lastLook = now;
+    this.#settle(now);
     for (const [watched, seen] of this.#watched) {
       const { heartbeat } = watched.status;
       if (heartbeat !== seen.heartbeat) {
@@ -93,6 +102,19 @@ export class Watchdog {
         watched.onUnresponsive(silentMs);
       }
     }
+  }
+
+  #settle(now: number): void {
+    if (this.#intervalMs === WATCHDOG_INTERVAL_MS) return;
+    if ([...this.#watched.keys()].some(({ busy }) => busy())) this.#lastBusy = now;
+    else if (now - this.#lastBusy > WATCHDOG_QUIET_AFTER_MS) this.#lookEvery(WATCHDOG_INTERVAL_MS);
+  }
+
+  #lookEvery(intervalMs: number): void {
+    clearInterval(this.#timer ?? undefined);
+    this.#intervalMs = intervalMs;
+    this.#lastLook = this.#clock();
+    this.#timer = setInterval(() => this.look(), intervalMs).unref();
   }
 
   #weigh(watched: Watched, seen: Observation): void {

@@ -37,6 +37,12 @@ const P99_FLOOR_MS = { hello: 20, items: 50 }; // a query also waits for Postgre
  */
 const BOUNCES = { hello: 1, items: 3 };
 
+/**
+ * A stranger on the machine who takes both processors for a few time slices spoils the p99 of 200 requests, and may spare the probe. What a
+ * fault does to its neighbours it does each time.
+ */
+const ACTS_MAX = 3;
+
 /** How long one turn of the kernel's event loop may compute, in milliseconds; the test itself shares it, and its collection of garbage. */
 const LOOP_HELD_MAX_MS = 100;
 /** That is for a turn or two; a kernel that is held again and again is held by the fault. The third longest may have this share of it. */
@@ -57,8 +63,11 @@ interface Sample {
 export interface Traffic {
   /** What failed since the beginning. */
   readonly failures: readonly string[];
-  /** From now on; the function it returns waits for FAULT_REQUESTS_MIN of each neighbour and asserts that they noticed nothing. */
-  watch(): (t: Test, loopHeldMaxMs?: number) => Promise<void>;
+  /**
+   * Asserts that the neighbours notice nothing of the act: of what is asked from its beginning to its end, and at least FAULT_REQUESTS_MIN
+   * of each, no request fails and the p99 is as it should be. The act is done again when only the p99 is not; it hears for which time.
+   */
+  unnoticed(t: Test, act: (acts: number) => Promise<void>, loopHeldMaxMs?: number): Promise<void>;
 }
 
 /** A steady stream to `hello`, and to `items` with its database, until the test ends. Resolves when the quiet has been measured. */
@@ -93,22 +102,28 @@ export async function neighbours(t: Test, kernel: TestKernel): Promise<Traffic> 
   t.comment(`in the quiet: ${NEIGHBOURS.map((name) => `${name} ${told(quiet[name])}`).join(', ')}`);
   return {
     get failures() { return failures(samples); },
-    watch() {
-      const during = from();
-      const held = watchLoop();
-      return async (t, loopHeldMaxMs = LOOP_HELD_MAX_MS) => {
+    async unnoticed(t, act, loopHeldMaxMs = LOOP_HELD_MAX_MS) {
+      for (let acts = 1; ; acts += 1) {
+        const during = from();
+        const held = watchLoop();
+        await act(acts);
         const since = await during(FAULT_REQUESTS_MIN);
         const [heldMs = 0, , heldAgainMs = 0] = held();
         t.ok(heldMs <= loopHeldMaxMs, `the kernel's event loop computed for ${heldMs.toFixed(0)} ms at most without a pause`);
         t.ok(heldAgainMs <= LOOP_HELD_AGAIN_SHARE * loopHeldMaxMs, `and not again and again: ${heldAgainMs.toFixed(0)} ms the third time`);
         t.strictSame(failures(since), [], `not one of ${since.length} requests failed`);
         const now = timesOf(since);
-        for (const name of NEIGHBOURS) {
+        const verdicts = NEIGHBOURS.map((name) => {
           const machine = Math.max(1, now[name].probeMs / quiet[name].probeMs);
           const limit = Math.max(TIMES_THE_QUIET * quiet[name].p99Ms, P99_FLOOR_MS[name]) * machine;
-          t.ok(now[name].p99Ms <= limit, `${name}: ${told(now[name])}, at most ${limit.toFixed(1)} ms; in the quiet: ${told(quiet[name])}`);
+          return { slow: now[name].p99Ms > limit, text: `${name}: ${told(now[name])}, at most ${limit.toFixed(1)} ms; in the quiet: ${told(quiet[name])}` };
+        });
+        if (acts === ACTS_MAX || !verdicts.some(({ slow }) => slow)) {
+          for (const { slow, text } of verdicts) t.notOk(slow, text);
+          return;
         }
-      };
+        t.comment(`once more: ${verdicts.map(({ text }) => text).join('; ')}`);
+      }
     },
   };
 }

@@ -331,6 +331,8 @@ t.test('requests through a worker are what they are in a plain Fastify', async (
     const { id } = await idOf(['X-Request-Id: to-be-found']);
     const line = await eventually('the line is in the log', 2_000, async () => kernel.logLines.find(({ msg, requestId }) => requestId === id && msg === 'a line about this request'));
     t.equal(line['plugin'], 'conform', 'a line of the plugin\'s log has it');
+    await ask(kernel.url, message('GET', `${MOUNT}/busy`, { headers: ['X-Request-Id: busy-1'] }));
+    t.match(kernel.logLines.find(({ silentMs, requestId }) => silentMs !== undefined && requestId === 'busy-1'), { request: `GET ${MOUNT}/busy` }, 'a line of the kernel\'s own about a request has it too');
     const refused = await ask(kernel.url, Buffer.from(`POST ${MOUNT}/seen HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Length: ${5 * MIB}\r\n\r\n`));
     t.match([refused.headers.find(([name]) => name.toLowerCase() === 'x-request-id')?.[1], seen(refused.body).requestId], ['mine', 'mine'], 'an answer of the kernel\'s own has it too');
   });

@@ -71,10 +71,9 @@ t.test('faults of a running plugin', async (t) => {
   }
 
   for (const { name, path, kind, cause, loopHeldMaxMs } of DEATHS) {
-    t.test(name, async (t) => {
+    t.test(name, (t) => traffic.unnoticed(t, async () => {
       const { generation, restarts } = (await kernel.verb('start', 'unruly')).json; // it runs; this forgives its deaths
       const before = await atRest(kernel);
-      const assertUnnoticed = traffic.watch();
       // What it holds when it dies: connections, one of them in a transaction, and requests of others.
       await kernel.get('/plugins/unruly/lock');
       t.equal((await holdings(kernel)).transactions, 1, 'a transaction is open');
@@ -99,24 +98,21 @@ t.test('faults of a running plugin', async (t) => {
       t.ok(details.generation > generation, 'as a new generation');
       t.strictSame((await kernel.get('/plugins/unruly')).json, { well: true }, 'and serves again');
       t.match(kernel.logLines.find((line) => line['plugin'] === 'unruly' && line['to'] === 'failed' && line['generation'] === generation), { level: 'warn', cause }, 'the log says it too');
-      await assertUnnoticed(t, loopHeldMaxMs);
       await assertClean(t, kernel, before);
-    });
+    }, loopHeldMaxMs));
   }
 
-  t.test('a hoard of Buffers in one endless loop', async (t) => {
+  t.test('a hoard of Buffers in one endless loop', (t) => traffic.unnoticed(t, async () => {
     await writeUnruly(kernel, 'hoarder', '', 'hangTimeoutMs: 2_000,');
     for (const verb of ['load', 'start'] as const) await kernel.verb(verb, 'hoarder');
     const before = await atRest(kernel);
-    const assertUnnoticed = traffic.watch();
     // Where Node cannot ask a worker in a loop, the loop itself ends it.
     const heard = 'getHeapStatistics' in Worker.prototype ? [502, 'out-of-memory', /^it used \d+ MiB of memory, and 110 are its limit$/] as const : [504, 'unresponsive', /stood still/] as const;
     t.match(await everything(kernel.url, '/plugins/hoarder/fault/buffers-in-a-loop', 'POST'), { answers: 1, status: heard[0] });
     t.match((await kernel.until('hoarder', 'running')).deaths, [{ kind: heard[1], cause: heard[2], request: 'POST /plugins/hoarder/fault/buffers-in-a-loop' }]);
-    await assertUnnoticed(t);
     await assertClean(t, kernel, before);
     await kernel.verb('unload', 'hoarder');
-  });
+  }));
 
   t.test('of what nobody caught the log has the stack', async (t) => {
     for (const message of ['a secret at /etc/passwd', /could not be cloned/]) {
@@ -125,10 +121,9 @@ t.test('faults of a running plugin', async (t) => {
     }
   });
 
-  t.test('a flood of log lines is cut, and told', async (t) => {
+  t.test('a flood of log lines is cut, and told', (t) => traffic.unnoticed(t, async () => {
     await kernel.verb('restart', 'unruly');
     const before = await atRest(kernel);
-    const assertUnnoticed = traffic.watch();
     const from = kernel.logLines.length;
     t.equal((await kernel.request('POST', '/plugins/unruly/fault/log-lines')).status, 200);
     await delay(1_100);
@@ -136,13 +131,11 @@ t.test('faults of a running plugin', async (t) => {
     const flood = (): readonly Record<string, any>[] => kernel.logLines.slice(from).filter(({ msg }) => msg === 'and so on');
     t.ok(flood().length <= 2 * LOG_LINES_PER_SECOND_MAX, `${flood().length} of 5000 lines were kept`);
     t.ok(await eventually('the loss is told', 2_000, async () => kernel.logLines.slice(from).find(({ dropped }) => dropped > 3_000)));
-    await assertUnnoticed(t);
     await assertClean(t, kernel, before);
-  });
+  }));
 
-  t.test('an answer that never ends lasts as long as its client, and holds nothing after that', async (t) => {
+  t.test('an answer that never ends lasts as long as its client, and holds nothing after that', (t) => traffic.unnoticed(t, async () => {
     const before = await atRest(kernel);
-    const assertUnnoticed = traffic.watch();
     const { aborted } = (await kernel.get('/plugins/unruly/heard')).json;
     const answer = await fetch(`${kernel.url}/plugins/unruly/endless`);
     const reader = answer.body!.getReader();
@@ -150,9 +143,8 @@ t.test('faults of a running plugin', async (t) => {
     t.equal((await kernel.status('unruly')).requests.inFlight, 1);
     await reader.cancel();
     await eventually('the handler has heard of it', 2_000, async () => ((await kernel.get('/plugins/unruly/heard')).json.aborted === aborted + 1 ? true : undefined));
-    await assertUnnoticed(t);
     await assertClean(t, kernel, before);
-  });
+  }));
 
   t.test('a pause of the event loop is reported with its request, and forgiven', async (t) => {
     const { generation } = await kernel.status('unruly');
@@ -257,47 +249,47 @@ t.test('faults on the way up and down', async (t) => {
   const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'hello,items,observer' });
   const traffic = await neighbours(t, kernel);
   const before = await atRest(kernel);
-  const assertUnnoticed = traffic.watch();
+  await traffic.unnoticed(t, async () => {
 
-  const verbs = ['load', 'start', 'stop'] as const;
-  const meet = async ({ fault, verb, reason }: Hook): Promise<void> => {
-    const name = fault.replace(':', '-');
-    await writeUnruly(kernel, name, fault);
-    for (const earlier of verbs.slice(0, verbs.indexOf(verb))) t.equal((await kernel.verb(earlier, name)).status, 200, `${fault}: ${earlier} succeeds`);
-    const answer = await kernel.verb(verb, name);
-    const details = await kernel.status(name);
-    if (verb === 'stop') {
-      t.strictSame([answer.status, details.status], [200, 'stopped'], `${fault}: the plugin is stopped all the same`);
-      t.match(details.transitions.at(-1)!.cause, reason, `${fault}: and the transition says how`);
-    } else {
-      t.strictSame([answer.status, details.status, answer.json.code], [422, 'failed', verb === 'load' ? 'PLUGIN_LOAD_FAILED' : 'PLUGIN_START_FAILED'], `${fault}: ${verb} fails`);
-      t.match(answer.json.message, reason, `${fault}: and says why`);
-      t.match(details.error, reason, `${fault}: as does the status`);
-      t.match(await kernel.get(`/plugins/${name}`), { status: 503, json: { code: 'PLUGIN_NOT_RUNNING' } }, `${fault}: requests are refused`);
-    }
-    t.equal(details.worker, null, `${fault}: no worker is left`);
-    await kernel.writePlugin(name, '', 'fault.txt');
-    const started = await kernel.verb('start', name);
-    t.equal(started.status, 200, `${fault}: mended, it starts${started.status === 200 ? '' : `, and not: ${started.text}`}`);
-    t.strictSame((await kernel.get(`/plugins/${name}`)).json, { well: true }, `${fault}: and serves`);
-    await kernel.verb('unload', name);
-  };
-  const cannotBe = async ({ name, source, reason }: (typeof CODE)[number]): Promise<void> => {
-    await kernel.writePlugin(name, source);
-    const answer = await kernel.verb('load', name);
-    t.match([answer.status, answer.json], [422, { code: 'PLUGIN_LOAD_FAILED', message: reason }], `${name}: the operator hears why`);
-    t.match(await kernel.status(name), { status: 'failed', error: reason, worker: null }, `${name}: so says the status`);
-    await kernel.writePlugin(name, `export default { name: '${name}', version: '1.0.0' };`);
-    t.equal((await kernel.verb('start', name)).status, 200, `${name}: mended, it starts`);
-    await kernel.verb('unload', name);
-  };
-  const oneByOne = async (): Promise<void> => { for (const loop of LOOPS) await meet(loop); };
-  const others = async (): Promise<void> => {
-    for (const row of CODE) await cannotBe(row);
-    for (const row of FAILURES) await meet(row);
-  };
-  await Promise.all([...HANGS.map(meet), others(), oneByOne()]);
-  await assertUnnoticed(t);
+    const verbs = ['load', 'start', 'stop'] as const;
+    const meet = async ({ fault, verb, reason }: Hook): Promise<void> => {
+      const name = fault.replace(':', '-');
+      await writeUnruly(kernel, name, fault);
+      for (const earlier of verbs.slice(0, verbs.indexOf(verb))) t.equal((await kernel.verb(earlier, name)).status, 200, `${fault}: ${earlier} succeeds`);
+      const answer = await kernel.verb(verb, name);
+      const details = await kernel.status(name);
+      if (verb === 'stop') {
+        t.strictSame([answer.status, details.status], [200, 'stopped'], `${fault}: the plugin is stopped all the same`);
+        t.match(details.transitions.at(-1)!.cause, reason, `${fault}: and the transition says how`);
+      } else {
+        t.strictSame([answer.status, details.status, answer.json.code], [422, 'failed', verb === 'load' ? 'PLUGIN_LOAD_FAILED' : 'PLUGIN_START_FAILED'], `${fault}: ${verb} fails`);
+        t.match(answer.json.message, reason, `${fault}: and says why`);
+        t.match(details.error, reason, `${fault}: as does the status`);
+        t.match(await kernel.get(`/plugins/${name}`), { status: 503, json: { code: 'PLUGIN_NOT_RUNNING' } }, `${fault}: requests are refused`);
+      }
+      t.equal(details.worker, null, `${fault}: no worker is left`);
+      await kernel.writePlugin(name, '', 'fault.txt');
+      const started = await kernel.verb('start', name);
+      t.equal(started.status, 200, `${fault}: mended, it starts${started.status === 200 ? '' : `, and not: ${started.text}`}`);
+      t.strictSame((await kernel.get(`/plugins/${name}`)).json, { well: true }, `${fault}: and serves`);
+      await kernel.verb('unload', name);
+    };
+    const cannotBe = async ({ name, source, reason }: (typeof CODE)[number]): Promise<void> => {
+      await kernel.writePlugin(name, source);
+      const answer = await kernel.verb('load', name);
+      t.match([answer.status, answer.json], [422, { code: 'PLUGIN_LOAD_FAILED', message: reason }], `${name}: the operator hears why`);
+      t.match(await kernel.status(name), { status: 'failed', error: reason, worker: null }, `${name}: so says the status`);
+      await kernel.writePlugin(name, `export default { name: '${name}', version: '1.0.0' };`);
+      t.equal((await kernel.verb('start', name)).status, 200, `${name}: mended, it starts`);
+      await kernel.verb('unload', name);
+    };
+    const oneByOne = async (): Promise<void> => { for (const loop of LOOPS) await meet(loop); };
+    const others = async (): Promise<void> => {
+      for (const row of CODE) await cannotBe(row);
+      for (const row of FAILURES) await meet(row);
+    };
+    await Promise.all([...HANGS.map(meet), others(), oneByOne()]);
+  });
   await assertClean(t, kernel, before);
 });
 
@@ -324,26 +316,25 @@ t.test('deaths in a row', async (t) => {
     t.equal((await kernel.until('unruly', ['running', 'quarantined'])).status, 'running', 'the next death is the first again');
   });
 
-  t.test('a worker that dies while it is restarted is tried again with growing waits, and quarantined', async (t) => {
-    await writeUnruly(kernel, 'unlucky', '');
-    for (const verb of ['load', 'start'] as const) await kernel.verb(verb, 'unlucky');
+  t.test('a worker that dies while it is restarted is tried again with growing waits, and quarantined', (t) => traffic.unnoticed(t, async (acts) => {
+    const name = `unlucky-${acts}`;
+    await writeUnruly(kernel, name, '');
+    for (const verb of ['load', 'start'] as const) await kernel.verb(verb, name);
     const before = await atRest(kernel);
-    const assertUnnoticed = traffic.watch();
-    await kernel.writePlugin('unlucky', 'init:exit', 'fault.txt');
-    await kernel.request('POST', '/plugins/unlucky/fault/exit');
-    const waiting = await kernel.until('unlucky', 'restarting');
+    await kernel.writePlugin(name, 'init:exit', 'fault.txt');
+    await kernel.request('POST', `/plugins/${name}/fault/exit`);
+    const waiting = await kernel.until(name, 'restarting');
     t.ok(waiting.restartAt !== null && Math.abs(waiting.restartAt - Date.now()) < 2_000, 'the status says when it is tried again');
-    const details = await kernel.until('unlucky', 'quarantined');
+    const details = await kernel.until(name, 'quarantined');
     const waits = details.transitions.filter(({ to }) => to === 'restarting').map(({ cause }) => Number(/\d+/.exec(cause)![0]));
     t.equal(waits[0], 0, 'the first restart is immediate');
     for (const [i, ms] of waits.slice(1).entries()) t.ok(ms >= 50 * 2 ** i && ms <= 100 * 2 ** i, `then it waits ${ms} ms`);
     t.equal(details.deaths.length, DEATHS_BEFORE_QUARANTINE, 'its deaths while it booted are listed too');
     t.match(details.error, /process\.exit\(3\)/);
-    await kernel.writePlugin('unlucky', '', 'fault.txt');
-    t.equal((await kernel.verb('start', 'unlucky')).status, 200, 'mended, it starts');
-    await assertUnnoticed(t);
+    await kernel.writePlugin(name, '', 'fault.txt');
+    t.equal((await kernel.verb('start', name)).status, 200, 'mended, it starts');
     await assertClean(t, kernel, before);
-  });
+  }));
 
   t.test('a worker that dies while it is drained answers what is open, and is stopped', async (t) => {
     await kernel.verb('restart', 'unruly');

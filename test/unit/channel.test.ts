@@ -1,6 +1,6 @@
 // Frames between threads: order, batches, closing, credits, and what may be transferred.
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
-import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { Channel } from '../../protocol/channel.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
@@ -20,15 +20,23 @@ function pair() {
   return { channel, batches, received, peer: port2, closes: () => closes };
 }
 
-t.test('the first frame of a turn leaves at once, the rest of the turn in one batch, all in order', async (t) => {
+t.test('after a quiet turn the first frame leaves at once, and the rest gathers, all in order', async (t) => {
   const { channel, batches } = pair();
-  for (let n = 0; n < 10; n += 1) channel.send({ n });
-  await eventually('both batches arrived', 1_000, async () => (batches.flat().length === 10 ? true : undefined));
-  t.strictSame(batches.map((batch) => batch.length), [1, 9]);
-  t.strictSame(batches.flat().map(({ n }) => n), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-  await nextTurn();
-  channel.send({ n: 10 });
-  await eventually('the next turn begins anew', 1_000, async () => (batches.length === 3 ? true : undefined));
+  const frames = async (count: number): Promise<void> => eventually(`${count} frames arrived`, 1_000, async () => (batches.flat().length === count ? true : undefined)).then(() => {});
+  for (let n = 0; n < 4; n += 1) channel.send({ n });
+  await frames(4);
+  t.strictSame(batches.map((batch) => batch.length), [1, 3]);
+  channel.send({ n: 4 });
+  channel.send({ n: 5 });
+  await frames(6);
+  t.strictSame(batches.map((batch) => batch.length), [1, 3, 2], 'a busy turn is followed by another');
+  channel.send({ n: 6 });
+  await frames(7);
+  channel.send({ n: 7 });
+  channel.send({ n: 8 });
+  await frames(9);
+  t.strictSame(batches.map((batch) => batch.length), [1, 3, 2, 1, 1, 1], 'and a quiet one by a quiet one');
+  t.strictSame(batches.flat().map(({ n }) => n), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
   channel.close();
 });
 

@@ -6,7 +6,7 @@ import { judge, type Setback } from '../../kernel/plugins/restart-policy.js';
 import { Turnstile } from '../../kernel/plugins/turnstile.js';
 import { Watchdog } from '../../kernel/plugins/watchdog.js';
 import { TRANSITIONS, type PluginStatus } from '../../protocol/lifecycle.js';
-import { BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE, UNRESPONSIVE_AFTER_MS, WATCHDOG_INTERVAL_MS } from '../../protocol/limits.js';
+import { BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE, UNRESPONSIVE_AFTER_MS, WATCHDOG_BUSY_INTERVAL_MS, WATCHDOG_QUIET_AFTER_MS } from '../../protocol/limits.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 
 t.test('the restart policy', async (t) => {
@@ -62,7 +62,7 @@ t.test('the watchdog', async (t) => {
     const status = new StatusBlock();
     const reports: string[] = [];
     const watched = {
-      status, unresponsiveAfterMs: UNRESPONSIVE_AFTER_MS, hangTimeoutMs, memoryMaxBytes: 1_000,
+      status, busy: () => false, unresponsiveAfterMs: UNRESPONSIVE_AFTER_MS, hangTimeoutMs, memoryMaxBytes: 1_000,
       measure: async () => (measured += 1, bytes),
       onUnresponsive: (silentMs: number) => reports.push(`unresponsive ${silentMs}`),
       onHang: (silentMs: number) => reports.push(`hang ${silentMs}`),
@@ -72,8 +72,8 @@ t.test('the watchdog', async (t) => {
     watchdog.watch(watched);
     t.teardown(() => watchdog.unwatch(watched));
     const pass = (ms: number, beats: boolean): void => {
-      for (let passed = 0; passed < ms; passed += WATCHDOG_INTERVAL_MS) {
-        now += WATCHDOG_INTERVAL_MS;
+      for (let passed = 0; passed < ms; passed += WATCHDOG_BUSY_INTERVAL_MS) {
+        now += WATCHDOG_BUSY_INTERVAL_MS;
         if (beats) status.beat();
         watchdog.look();
       }
@@ -121,11 +121,32 @@ t.test('the watchdog', async (t) => {
     pass(1_200, false);
     t.equal(reports.at(-1)?.startsWith('hang'), true, 'and still sees a hang after that');
   });
+  await t.test('looks often while requests are under way, and seldom in the quiet', async (t) => {
+    let busy = true;
+    let looks = 0;
+    const watchdog = new Watchdog(() => (looks += 1, performance.now()));
+    const { watched } = setup(60_000);
+    const one = { ...watched, busy: () => busy };
+    watchdog.watch(one);
+    t.teardown(() => watchdog.unwatch(one));
+    const count = async (ms: number): Promise<number> => {
+      const before = looks;
+      await delay(ms);
+      return looks - before;
+    };
+    const quiet = await count(1_000);
+    watchdog.hurry();
+    const hurried = await count(1_000);
+    busy = false;
+    await delay(WATCHDOG_QUIET_AFTER_MS);
+    t.ok(hurried > 2 * quiet, `${hurried} looks in a busy second, ${quiet} in a quiet one`);
+    t.ok((await count(1_000)) < hurried / 2, 'and seldom again');
+  });
   await t.test('reports memory near the limit once, and ends what passes it', async (t) => {
     const { reports, pass, watched } = setup();
     const use = (heapUsed: number, external: number): void => {
       watched.status.memory = { heapUsed, external, arrayBuffers: external };
-      pass(WATCHDOG_INTERVAL_MS * 3, true);
+      pass(WATCHDOG_BUSY_INTERVAL_MS * 3, true);
     };
     use(300, 400);
     use(300, 600);
@@ -148,7 +169,7 @@ t.test('the watchdog', async (t) => {
     t.equal(measured(), 1, 'not again before it has answered');
     t.strictSame(reports, [], 'what is allowed is allowed');
     has(1_001);
-    pass(WATCHDOG_INTERVAL_MS, false);
+    pass(WATCHDOG_BUSY_INTERVAL_MS, false);
     await delay(0);
     t.strictSame(reports, ['exceeded 1001']);
     pass(20_000, false);
@@ -160,7 +181,7 @@ t.test('the watchdog', async (t) => {
     pass(280, false);
     await delay(0);
     t.strictSame(reports, []);
-    pass(WATCHDOG_INTERVAL_MS, false);
+    pass(WATCHDOG_BUSY_INTERVAL_MS, false);
     t.strictSame(reports, ['hang 300']);
   });
   await t.test('keeps to the time that each plugin has set', async (t) => {
