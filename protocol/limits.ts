@@ -173,7 +173,6 @@ export const EARLY_HINTS_MAX = 8;
 export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message. Each saves a wake-up of the other thread, but that begins only when the message is there: with 256 both took turns in standing still, with 8 a busy plugin answers a third more. */
 export const CHANNEL_BATCH_MAX_FRAMES = 8;
-
 /** Messages of a worker that are still read after its end: its last answers and words. */
 export const CHANNEL_REST_MAX_MESSAGES = 64;
 

@@ -94,7 +94,7 @@ export class Dispatcher {
   }
 
   /** The request that the host had begun last, when it has not been answered. */
-  begun(lastBegun: number): Exchange | null {
+  begun(lastBegun: number): OpenRequest | null {
     const exchange = this.#inFlight.get(lastBegun);
     return exchange === undefined || exchange.answering ? null : exchange;
   }

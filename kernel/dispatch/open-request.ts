@@ -16,6 +16,7 @@ export interface Target {
 }
 
 export interface OpenRequest {
+  readonly requestId: string;
   readonly method: string;
   readonly originalUrl: string;
   /** The number under which a host has it, or 0 while it waits. */

@@ -10,7 +10,7 @@ import { Rate } from '../../protocol/rate.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
-import type { Exchange } from '../dispatch/exchange.js';
+import type { OpenRequest } from '../dispatch/open-request.js';
 import type { Orphan } from '../dispatch/replay.js';
 import type { EventBus } from '../services/event-bus.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
@@ -203,7 +203,7 @@ export class Compartment {
     };
   }
 
-  #begun(): Exchange | null {
+  #begun(): OpenRequest | null {
     return this.#dispatcher?.begun(this.generation.status.lastRequest) ?? null;
   }
 
