@@ -35,6 +35,19 @@ export class SendWindow {
 /** The receiver's side: says when enough has been consumed to be worth a credit frame. */
 export class ReceiveWindow {
   #owed = 0;
+  #held = 0;
+
+  /** Accounts for bytes that have arrived and wait for a reader. */
+  hold(bytes: number): void {
+    this.#held += bytes;
+  }
+
+  /** The reader asks for more than was held. Returns the credit to send now, or 0. */
+  release(): number {
+    const bytes = this.#held;
+    this.#held = 0;
+    return this.consume(bytes);
+  }
 
   /** Accounts for consumed bytes. Returns the credit to send now, or 0. */
   consume(bytes: number): number {

@@ -28,6 +28,11 @@ export interface RequestFrame {
   readonly encrypted: boolean;
 }
 
+/** A request that asks to leave HTTP, for WebSocket or any other protocol: a tunnel, when somebody in the worker takes it. Its body is what came with the head, `streams` is true. */
+export interface UpgradeFrame extends Omit<RequestFrame, 'kind'> { readonly kind: 'upgrade' }
+/** Whether there is somebody; then bytes follow both ways, the answer's head among them. Else it is to come again as an ordinary request. */
+export interface UpgradedFrame { readonly kind: 'upgraded'; readonly id: number; readonly accepted: boolean }
+
 /** The head of an answer, with the whole body unless it streams. */
 export interface ResponseFrame {
   readonly kind: 'response';
@@ -44,7 +49,7 @@ export interface ResponseFrame {
 
 /** What the client of exchange `id` may fetch while it waits for the answer, as Node's `writeEarlyHints` takes it. */
 export interface HintsFrame { readonly kind: 'hints'; readonly id: number; readonly hints: Readonly<Record<string, string | string[]>> }
-/** Bytes of the body of exchange `id`: of the request when sent by the kernel, of the answer when sent by the host. */
+/** Bytes of the body of exchange `id`: of the request when sent by the kernel, of the answer when sent by the host. Of a tunnel: its bytes. */
 export interface ChunkFrame { readonly kind: 'chunk'; readonly id: number; readonly data: Uint8Array }
 /** The body of exchange `id` is complete, with what follows a body in chunks. */
 export interface EndFrame { readonly kind: 'end'; readonly id: number; readonly trailers: FlatHeaders }
@@ -88,12 +93,12 @@ export interface LogFrame { readonly kind: 'log'; readonly lines: string }
 export interface FatalFrame { readonly kind: 'fatal'; readonly error: PlainError }
 
 export type KernelToHostFrame =
-  | RequestFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
+  | RequestFrame | UpgradeFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseEndedFrame
   | ServiceOpenedFrame | ServiceAcceptFrame | EventFrame;
 
 export type HostToKernelFrame =
-  | HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
+  | HintsFrame | ResponseFrame | UpgradedFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
   | ProvideFrame | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
   | LogFrame | FatalFrame;

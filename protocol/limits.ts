@@ -173,7 +173,6 @@ export const EARLY_HINTS_MAX = 8;
 export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message. Each saves a wake-up of the other thread, but that begins only when the message is there: with 256 both took turns in standing still, with 8 a busy plugin answers a third more. */
 export const CHANNEL_BATCH_MAX_FRAMES = 8;
-
 /** Messages of a worker that are still read after its end: its last answers and words. */
 export const CHANNEL_REST_MAX_MESSAGES = 64;
 
@@ -206,7 +205,7 @@ export const SERVICE_NAME_MAX_CHARACTERS = 128;
 /** Longest log line of a plugin; a longer one is cut. */
 export const LOG_LINE_MAX_CHARACTERS = 16 * KIB;
 
-/** How long a connection may be idle between two requests: Fastify's default, longer than the minute of common load balancers. */
+/** How long a connection may be idle between two requests, and a tunnel's before the system asks whether the client is there: Fastify's default, longer than the minute of common load balancers. */
 export const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 /** How long a client may take to send a request with its body; Node's own default, which Fastify switches off. */
 export const REQUEST_TIMEOUT_MS = 300_000;

@@ -86,6 +86,12 @@ const RESERVED_NAMES: ReadonlySet<string> = new Set([
 /** First segments of the kernel's own paths; no plugin can mount there. */
 const RESERVED_SEGMENTS: ReadonlySet<string> = new Set(['plugins', 'health', 'docs', 'openapi.json', 'metrics', 'console']);
 
+/** Whether no plugin can ever have this path. */
+export function isKernelPath(path: string): boolean {
+  const [, first = '', second = ''] = path.split('/');
+  return first === 'plugins' ? pluginNameProblem(second) !== null : first === '' || RESERVED_SEGMENTS.has(first);
+}
+
 const NAME = new RegExp(`^[a-z][a-z0-9_-]{0,${PLUGIN_NAME_MAX_CHARACTERS - 1}}$`);
 const MOUNT = /^(\/[A-Za-z0-9._~-]+)+$/;
 

@@ -1,10 +1,10 @@
 // The requests of one generation: who waits for a place, who is in flight, and who missed the deadline. Must not know mounts or states.
 import { BulkheadError } from '../../protocol/errors.js';
-import type { ChunkFrame, CreditFrame, CancelFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, HintsFrame, ResponseFrame, UpgradedFrame } from '../../protocol/frames.js';
 import { InFlightTable } from '../../protocol/in-flight.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
-import type { Exchange, SendFrame } from './exchange.js';
+import type { OpenRequest, SendFrame } from './open-request.js';
 import type { Orphan } from './replay.js';
 
 /** Requests of a plugin since it was loaded, over all its generations. */
@@ -28,9 +28,9 @@ export class Dispatcher {
   readonly #limits: PluginLimits;
   readonly #send: SendFrame;
   readonly #counts: RequestCounts;
-  readonly #inFlight = new InFlightTable<Exchange>();
+  readonly #inFlight = new InFlightTable<OpenRequest>();
   /** In order of arrival; a client who leaves is taken out at once. */
-  readonly #queue = new Set<Exchange>();
+  readonly #queue = new Set<OpenRequest>();
   #lastId = 0;
   #open = true;
   #sweep: NodeJS.Timeout | null = null;
@@ -62,14 +62,14 @@ export class Dispatcher {
   }
 
   /** Begins the exchange when there is a place, else lets it wait for one. */
-  dispatch(exchange: Exchange): void {
+  dispatch(exchange: OpenRequest): void {
     exchange.onOver = this.#release;
     if (this.#inFlight.size < this.#limits.concurrency) this.#begin(exchange);
     else this.#queue.add(exchange);
     this.#sweep ??= setInterval(() => this.#sweepDeadlines(), DEADLINE_SWEEP_INTERVAL_MS);
   }
 
-  handle(frame: HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
+  handle(frame: UpgradedFrame | HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame): void {
     const exchange = this.#inFlight.get(frame.id);
     if (exchange === undefined) {
       this.#counts.dropped += 1;
@@ -80,15 +80,21 @@ export class Dispatcher {
         this.#counts.answered += 1;
         return exchange.respond(frame);
       case 'hints': return exchange.hint(frame);
-      case 'chunk': return exchange.receive(frame);
+      case 'upgraded':
+        exchange.upgraded(frame.accepted);
+        if (!frame.accepted) this.#counts.admitted -= 1; // it comes again, as an ordinary request
+        return;
+      case 'chunk':
+        if (!exchange.answering) this.#counts.answered += 1; // the first bytes out of a tunnel are its answer
+        return exchange.receive(frame);
       case 'end': return exchange.complete(frame);
       case 'credit': return exchange.credit(frame.bytes);
-      case 'cancel': return exchange.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.#plugin, reason: frame.reason }));
+      case 'cancel': return exchange.giveUp(frame.reason);
     }
   }
 
   /** The request that the host had begun last, when it has not been answered. */
-  begun(lastBegun: number): Exchange | null {
+  begun(lastBegun: number): OpenRequest | null {
     const exchange = this.#inFlight.get(lastBegun);
     return exchange === undefined || exchange.answering ? null : exchange;
   }
@@ -105,10 +111,10 @@ export class Dispatcher {
       if (death.kind === 'unresponsive') return new BulkheadError('PLUGIN_UNRESPONSIVE', { name: this.#plugin, silentMs });
       return new BulkheadError('PLUGIN_CRASHED', { name: this.#plugin, reason: death.cause });
     };
-    const isBegun = ({ id }: Exchange): boolean => id !== 0 && id <= lastBegun;
+    const isBegun = ({ id }: OpenRequest): boolean => id !== 0 && id <= lastBegun;
     const unanswered = [...this.#inFlight.values(), ...this.#queue];
-    // Who is still answering may be the cause as well. A stop is nobody's doing.
-    const single = death.kind !== 'stopped' && unanswered.filter(isBegun).length === 1;
+    // Who is still answering may be the cause as well. So may be an open tunnel; but it is there at every death, and would clear everybody. A stop is nobody's doing.
+    const single = death.kind !== 'stopped' && unanswered.filter((exchange) => isBegun(exchange) && !exchange.lasting).length === 1;
     const orphans = unanswered.map((exchange): Orphan => {
       const begun = isBegun(exchange);
       const suspect = begun && exchange.id === lastBegun && !exchange.answering;
@@ -127,7 +133,7 @@ export class Dispatcher {
   }
 
   /** The exchange is over; its place goes to the next in the queue. */
-  readonly #release = (exchange: Exchange): void => {
+  readonly #release = (exchange: OpenRequest): void => {
     if (!this.#queue.delete(exchange)) {
       this.#inFlight.delete(exchange.id);
       const [next] = this.#queue;
@@ -144,7 +150,7 @@ export class Dispatcher {
     this.#sweep = null;
   }
 
-  #begin(exchange: Exchange): void {
+  #begin(exchange: OpenRequest): void {
     const id = ++this.#lastId;
     this.#inFlight.add(id, exchange);
     exchange.begin(id, this.#send);

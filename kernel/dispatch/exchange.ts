@@ -1,27 +1,20 @@
 // One accepted HTTP request and its exactly one answer, over real sockets on one side and frames on the other. Must not know plugins' states or who else is in flight.
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { TLSSocket } from 'node:tls';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
-import type { ChunkFrame, EndFrame, HintsFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES, EARLY_HINTS_MAX } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
 import { pairs, readHead, readHints } from './head.js';
+import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
+import { deliver, pump } from './relay.js';
 
-export type SendFrame = (frame: KernelToHostFrame, transfer?: readonly ArrayBuffer[]) => void;
+/** RFC 9110, 9.2.2. */
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
 
 const NO_BYTES = new Uint8Array();
 
-/** Where a request goes: what the gateway found out about its path. */
-export interface Target {
-  readonly plugin: string;
-  readonly mount: string;
-  /** Path and query below the mount. */
-  readonly url: string;
-  readonly bodyLimitBytes: number;
-}
-
-export class Exchange {
+export class Exchange implements OpenRequest {
   readonly requestId: string;
   readonly target: Target;
   readonly #req: IncomingMessage;
@@ -41,15 +34,11 @@ export class Exchange {
   /** Whether anything of a streamed body has left: it cannot be sent again. */
   #bodyLeft = false;
 
-  /** In milliseconds of `performance.now()`; 0 until it is admitted. */
   deadline = 0;
-  /** Generations that have died with this request begun. */
   interruptions = 0;
-  /** Those of them in which it was the last one begun. */
   kills = 0;
-
-  /** Called once, when the answer is complete, refused, or nobody is left to read it. */
-  onOver: ((exchange: Exchange) => void) | null = null;
+  /** Called when the answer is complete, refused, or nobody is left to read it. */
+  onOver: ((request: OpenRequest) => void) | null = null;
 
   constructor(req: IncomingMessage, res: ServerResponse, requestId: string, target: Target) {
     this.#req = req;
@@ -65,12 +54,18 @@ export class Exchange {
     return this.#over;
   }
 
-  /** Whether it can be sent to another generation as if nothing had been. */
   get repeatable(): boolean {
     return !this.#over && !this.answering && !this.#bodyLeft;
   }
 
-  /** The number under which a host has it, or 0 while it waits. */
+  get idempotent(): boolean {
+    return IDEMPOTENT.has(this.method);
+  }
+
+  get lasting(): boolean {
+    return false;
+  }
+
   get id(): number {
     return this.#id;
   }
@@ -111,39 +106,24 @@ export class Exchange {
     this.#body = body;
   }
 
-  /** Sends the request to a host under this number. */
   begin(id: number, send: SendFrame): void {
     this.#id = id;
     this.#send = send;
-    const { socket } = this.#req;
-    const frame: RequestFrame = {
-      kind: 'request',
-      id,
-      method: this.method,
-      url: this.target.url,
-      originalUrl: this.originalUrl,
-      mount: this.target.mount,
-      httpVersion: this.#req.httpVersion,
-      headers: this.#req.rawHeaders,
-      body: this.#body,
-      streams: this.#streams,
-      requestId: this.requestId,
-      remoteAddress: socket.remoteAddress ?? '',
-      remotePort: socket.remotePort ?? 0,
-      encrypted: (socket as TLSSocket).encrypted ?? false,
-    };
     // The body is cloned and not moved: it may be needed again.
-    send(frame);
+    send(requestFrame(id, this.#req, this.requestId, this.target, this.#body, this.#streams));
     if (!this.#streams) return;
     if (this.#pumping) this.#req.resume();
     else this.#pump();
   }
 
-  /** The host that had it is gone. */
   suspend(): void {
     this.#id = 0;
     this.#send = null;
     if (this.#pumping) this.#req.pause();
+  }
+
+  upgraded(): never {
+    throw new TypeError('this request has not asked for a tunnel');
   }
 
   hint({ hints }: HintsFrame): void {
@@ -155,24 +135,23 @@ export class Exchange {
     }
   }
 
-  /** The host answers. */
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
     const hasBody = this.#hasBody(frame.statusCode);
     const { headers, length } = readHead(frame.headers, this.requestId, hasBody && this.#req.httpVersion !== '1.0');
     this.#promisedBytes = hasBody ? length : null;
     // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
-    if (frame.statusCode < 200) return this.#refuseAnswer(`${frame.statusCode} is no final status`);
+    if (frame.statusCode < 200) return this.giveUp(`${frame.statusCode} is no final status`);
     if (!frame.streams && this.#promisedBytes !== null) {
       const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
-      if (this.#promisedBytes !== bytes) return this.#refuseAnswer(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
+      if (this.#promisedBytes !== bytes) return this.giveUp(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
     }
     if (frame.dateless) this.#res.sendDate = false;
     try {
       if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, headers);
       else this.#res.writeHead(frame.statusCode, frame.statusMessage, headers);
     } catch (error) {
-      return this.#refuseAnswer((error as Error).message);
+      return this.giveUp((error as Error).message);
     }
     if (frame.streams) {
       // The head goes at once, in its own encoding: that of `flushHeaders` is another.
@@ -185,19 +164,16 @@ export class Exchange {
 
   receive(frame: ChunkFrame): void {
     if (this.#over) return;
-    const { byteLength } = frame.data;
-    this.#sentBytes += byteLength;
-    if (this.#promisedBytes !== null && this.#sentBytes > this.#promisedBytes) return this.#refuseAnswer('it is longer than promised');
-    // Credit follows what the client's socket has taken, so that a slow client does not fill the kernel.
-    this.#res.write(frame.data, () => {
-      const bytes = this.#download.consume(byteLength);
-      if (bytes > 0 && !this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
+    this.#sentBytes += frame.data.byteLength;
+    if (this.#promisedBytes !== null && this.#sentBytes > this.#promisedBytes) return this.giveUp('it is longer than promised');
+    deliver(this.#res, frame.data, this.#download, (bytes) => {
+      if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
     });
   }
 
   complete(frame: EndFrame): void {
     if (this.#over) return;
-    if (this.#promisedBytes !== null && this.#sentBytes < this.#promisedBytes) return this.#refuseAnswer('it is shorter than promised');
+    if (this.#promisedBytes !== null && this.#sentBytes < this.#promisedBytes) return this.giveUp('it is shorter than promised');
     if (frame.trailers.length > 0) this.#res.addTrailers(pairs(frame.trailers));
     this.#res.end();
     this.#finish(null);
@@ -207,7 +183,11 @@ export class Exchange {
     this.#upload.grant(bytes);
   }
 
-  /** Answers with an error instead of the host's answer, and tells the host that nobody waits any more. */
+  /** Cuts the connection when the head has left already. */
+  giveUp(reason: string): void {
+    this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason }));
+  }
+
   fail(error: BulkheadError): void {
     if (this.#over) return;
     answerError(this.#res, error, this.requestId);
@@ -222,11 +202,6 @@ export class Exchange {
     this.onOver?.(this);
   }
 
-  /** Cuts the connection when the head has left already. */
-  #refuseAnswer(reason: string): void {
-    this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason }));
-  }
-
   #hasBody(statusCode: number): boolean {
     return this.method !== 'HEAD' && statusCode !== 204 && statusCode !== 304;
   }
@@ -239,16 +214,14 @@ export class Exchange {
   #pump(): void {
     this.#pumping = true;
     let received = 0;
-    this.#req.on('data', (chunk: Buffer) => {
-      if (this.#over) return;
+    pump(this.#req, this.#upload, (chunk) => {
       received += chunk.byteLength;
-      if (received > this.target.bodyLimitBytes) return this.#refuseBody();
+      if (!this.#over && received > this.target.bodyLimitBytes) this.#refuseBody();
+      if (this.#over) return false;
       this.#bodyLeft = true;
       const data = ownedBytes(chunk);
       this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
-      if (this.#upload.take(data.byteLength)) return;
-      this.#req.pause();
-      this.#upload.whenOpen(() => this.#req.resume());
+      return true;
     });
     this.#req.once('end', () => {
       this.#bodyLeft = true;

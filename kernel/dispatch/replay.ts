@@ -1,16 +1,16 @@
 // Which requests of a dead generation are tried again, and which are never to be: the memory of one plugin over its generations. Must not know when it is back.
 import type { BulkheadError } from '../../protocol/errors.js';
 import { POISON_REFUSED_MS, REFUSED_REQUESTS_MAX, REPLAY_BUDGET_PERCENT, REPLAYS_MIN, REPLAY_WINDOW_MS, REQUEST_KILLS_MAX } from '../../protocol/limits.js';
-import type { Exchange } from './exchange.js';
+import type { OpenRequest } from './open-request.js';
 
 /** A request whose generation has died before it was answered. */
 export interface Orphan {
-  readonly exchange: Exchange;
+  readonly exchange: OpenRequest;
   /** Whether the host had begun it; what it has done is not known then. */
   readonly begun: boolean;
   /** Whether it was the last one that the host had begun, and so may be the cause. */
   readonly suspect: boolean;
-  /** Whether it was the suspect and no other was begun: then hardly by chance. */
+  /** Whether it was the suspect and no other was begun, open tunnels aside: then hardly by chance. */
   readonly alone: boolean;
   /** Of the death, as one sentence. */
   readonly cause: string;
@@ -20,9 +20,6 @@ export interface Orphan {
 
 /** `poison`: it is known to end generations. */
 export type Verdict = 'replay' | 'give up' | 'poison';
-
-/** RFC 9110, 9.2.2: to do it twice is to do it once. */
-const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
 
 interface Offender {
   readonly kills: number;
@@ -47,7 +44,7 @@ export class ReplayMemory {
   }
 
   /** Why a request is refused, or null when it is not. */
-  refusal(exchange: Exchange, now: number): string | null {
+  refusal(exchange: OpenRequest, now: number): string | null {
     if (this.#offenders.size === 0) return null;
     const offender = this.#recall(fingerprint(exchange), now);
     return offender !== undefined && offender.kills >= REQUEST_KILLS_MAX ? offender.cause : null;
@@ -77,10 +74,10 @@ export class ReplayMemory {
     this.#last = { requests: 0, replays: 0 };
   }
 
-  #isToBeReplayed(exchange: Exchange, begun: boolean, now: number): boolean {
+  #isToBeReplayed(exchange: OpenRequest, begun: boolean, now: number): boolean {
     if (!exchange.repeatable) return false;
     if (!begun) return true;
-    return IDEMPOTENT.has(exchange.method) && exchange.interruptions === 1 && this.#afford(now);
+    return exchange.idempotent && exchange.interruptions === 1 && this.#afford(now);
   }
 
   #recall(key: string, now: number): Offender | undefined {
@@ -88,7 +85,7 @@ export class ReplayMemory {
     return offender !== undefined && now - offender.at < POISON_REFUSED_MS ? offender : undefined;
   }
 
-  #blame(exchange: Exchange, kills: number, cause: string, now: number): void {
+  #blame(exchange: OpenRequest, kills: number, cause: string, now: number): void {
     const key = fingerprint(exchange);
     this.#offenders.delete(key);
     this.#offenders.set(key, { kills, cause, at: now });
@@ -115,6 +112,6 @@ export class ReplayMemory {
   }
 }
 
-function fingerprint(exchange: Exchange): string {
+function fingerprint(exchange: OpenRequest): string {
   return `${exchange.method} ${exchange.originalUrl}`;
 }

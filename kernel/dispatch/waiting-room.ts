@@ -2,10 +2,10 @@
 import type { BulkheadError } from '../../protocol/errors.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, SUSPECT_HELD_BACK_MS } from '../../protocol/limits.js';
 import type { Dispatcher } from './dispatcher.js';
-import type { Exchange } from './exchange.js';
+import type { OpenRequest } from './open-request.js';
 
 export interface Guest {
-  readonly exchange: Exchange;
+  readonly exchange: OpenRequest;
   /** May be what ended the last generation. */
   readonly suspect: boolean;
   /** What its client hears when the plugin does not come back in time. */
@@ -19,7 +19,7 @@ interface Waiting extends Guest {
 }
 
 export class WaitingRoom {
-  readonly #waiting = new Map<Exchange, Waiting>();
+  readonly #waiting = new Map<OpenRequest, Waiting>();
   #sweep: NodeJS.Timeout | null = null;
 
   get size(): number {
@@ -37,8 +37,8 @@ export class WaitingRoom {
   /** The plugin is back. A suspect follows when those who died with it are done, or after SUSPECT_HELD_BACK_MS: it must not take them along again. */
   release(dispatcher: Dispatcher): void {
     const latest = performance.now() + SUSPECT_HELD_BACK_MS;
-    const suspects: Exchange[] = [];
-    const others: Exchange[] = [];
+    const suspects: OpenRequest[] = [];
+    const others: OpenRequest[] = [];
     for (const guest of this.#waiting.values()) {
       (guest.suspect ? suspects : others).push(guest.exchange);
       // Its wait for the plugin has ended in time; another one would begin if that died once more.
@@ -57,7 +57,7 @@ export class WaitingRoom {
     for (const { exchange, error } of [...this.#waiting.values()]) exchange.fail(error());
   }
 
-  #releaseLater(dispatcher: Dispatcher, suspects: readonly Exchange[], others: readonly Exchange[], latest: number): void {
+  #releaseLater(dispatcher: Dispatcher, suspects: readonly OpenRequest[], others: readonly OpenRequest[], latest: number): void {
     if (performance.now() < latest && others.some(({ over, answering }) => !over && !answering)) {
       setImmediate(() => setTimeout(() => this.#releaseLater(dispatcher, suspects, others, latest), 1));
       return;
@@ -72,7 +72,7 @@ export class WaitingRoom {
     this.#rest();
   }
 
-  readonly #leave = (exchange: Exchange): void => {
+  readonly #leave = (exchange: OpenRequest): void => {
     this.#waiting.delete(exchange);
     this.#rest();
   };

@@ -111,7 +111,7 @@ export class Host implements HostApi {
   #route(frame: KernelToHostFrame): void {
     this.#status.beat();
     switch (frame.kind) {
-      case 'request': case 'chunk': case 'end': case 'credit': case 'cancel':
+      case 'request': case 'upgrade': case 'chunk': case 'end': case 'credit': case 'cancel':
         return this.#transport.handle(frame);
       case 'lease-granted': case 'lease-data': case 'lease-credit': case 'lease-ended':
         return this.#tenant().database.handle(frame);

@@ -61,7 +61,6 @@ export class HostRequest extends LazyReadable {
   readonly #frame: RequestFrame;
   readonly #sendCredit: (bytes: number) => void;
   readonly #window = new ReceiveWindow();
-  #pendingCredit = 0;
   #socket: HostSocket | null = null;
   #over = false;
 
@@ -145,8 +144,7 @@ export class HostRequest extends LazyReadable {
   override _read(): void {
     if (this.#frame.streams) {
       // Only what the handler has asked for is credited: a handler that does not read does not fill the worker.
-      const credit = this.#window.consume(this.#pendingCredit);
-      this.#pendingCredit = 0;
+      const credit = this.#window.release();
       if (credit > 0) this.#sendCredit(credit);
       return;
     }
@@ -164,7 +162,7 @@ export class HostRequest extends LazyReadable {
   receive(data: Uint8Array): void {
     if (this.destroyed) return;
     this.refresh();
-    this.#pendingCredit += data.byteLength;
+    this.#window.hold(data.byteLength);
     if (this.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength))) this._read();
   }
 

@@ -6,6 +6,7 @@ import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import { flatHeaders, flatTrailers, headerPairs, hintsOf, statusCodeOf, type HeaderPair, type HeaderValue } from './http-head.js';
 import type { HostRequest } from './http-request.js';
 import { isMade, LazyWritable } from './lazy-stream.js';
+import { sendPieces } from './pieces.js';
 
 export type AnswerFrame = HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
 type SendAnswer = (frame: AnswerFrame, transfer?: readonly ArrayBuffer[]) => void;
@@ -189,7 +190,7 @@ export class HostResponse extends LazyWritable {
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
     if (!this.#headSent) this.#sendHead(null, true);
     if (this.req.method === 'HEAD') return callback();
-    this.#sendPieces(chunk, 0, callback);
+    sendPieces(chunk, this.#window, (piece) => this.#sendPiece(piece), callback);
   }
 
   override _final(callback: Callback): void {
@@ -224,16 +225,11 @@ export class HostResponse extends LazyWritable {
     if (reason === 'PLUGIN_TIMEOUT') this.req.expire();
   }
 
-  #sendPieces(chunk: Buffer, from: number, callback: Callback): void {
-    if (this.#over) return callback();
-    const data = ownedBytes(chunk.subarray(from, from + BODY_INLINE_MAX_BYTES));
-    const next = from + data.byteLength;
+  #sendPiece(data: Uint8Array<ArrayBuffer>): boolean {
+    if (this.#over) return false;
     this.#send({ kind: 'chunk', id: this.req.id, data }, [data.buffer]);
     this.req.refresh();
-    const open = this.#window.take(data.byteLength);
-    const resume = next < chunk.byteLength ? (): void => this.#sendPieces(chunk, next, callback) : (): void => callback();
-    if (open) resume();
-    else this.#window.whenOpen(resume);
+    return true;
   }
 
   #sendHead(body: string | Uint8Array | null, streams: boolean): void {

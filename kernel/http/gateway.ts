@@ -5,10 +5,11 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { BulkheadError } from '../../protocol/errors.js';
 import { answerError } from '../dispatch/answers.js';
 import { Exchange } from '../dispatch/exchange.js';
+import type { Target } from '../dispatch/open-request.js';
 import type { Lifecycle } from '../plugins/lifecycle.js';
 import type { Mounted } from '../plugins/mounts.js';
 import type { Supervisor } from '../plugins/supervisor.js';
-import { Arrivals } from './arrivals.js';
+import type { Arrivals } from './arrivals.js';
 import type { IdOfRequest } from './request-id.js';
 
 /** Takes a request before the kernel's Fastify sees it, when a plugin has its path; false when none has. No path of the kernel's own can be a plugin's. */
@@ -24,8 +25,7 @@ export function shortcut(supervisor: Supervisor): Shortcut {
 }
 
 /** Registers the kernel's one catch-all route, for paths that no plugin has, or none has yet. */
-export function registerGateway(app: FastifyInstance, supervisor: Supervisor): void {
-  const arrivals = new Arrivals(supervisor);
+export function registerGateway(app: FastifyInstance, supervisor: Supervisor, arrivals: Arrivals): void {
   const handle = (request: FastifyRequest, reply: FastifyReply): void => {
     // From here on Fastify has nothing to do with the request: its body goes to the plugin unread.
     reply.hijack();
@@ -49,27 +49,27 @@ async function forward(supervisor: Supervisor, arrivals: Arrivals, { raw, id }: 
   admit(mounted, raw, reply.raw, id);
 }
 
-function admit({ owner, prefix }: Mounted<Lifecycle>, req: IncomingMessage, res: ServerResponse, requestId: string): void {
-  const below = targetOf(req).slice(prefix.length);
-  const exchange = new Exchange(req, res, requestId, {
-    plugin: owner.record.name,
-    mount: prefix,
-    url: below.startsWith('/') ? below : `/${below}`,
-    bodyLimitBytes: owner.record.limits.bodyLimitBytes,
-  });
+function admit(mounted: Mounted<Lifecycle>, req: IncomingMessage, res: ServerResponse, requestId: string): void {
+  const { owner } = mounted;
+  const exchange = new Exchange(req, res, requestId, targetOf(mounted, req));
   const prepared = exchange.prepare();
   const enter = (): void => { if (!exchange.over) owner.gate.admit(exchange); };
   if (prepared === null) enter();
   else void prepared.then(enter);
 }
 
+export function targetOf({ owner: { record }, prefix }: Mounted<Lifecycle>, req: IncomingMessage): Target {
+  const below = originOf(req).slice(prefix.length);
+  return { plugin: record.name, mount: prefix, url: below.startsWith('/') ? below : `/${below}`, bodyLimitBytes: record.limits.bodyLimitBytes };
+}
+
 /** Path and query. A client may write the whole URL, as to a proxy. */
-function targetOf({ url = '/' }: IncomingMessage): string {
+function originOf({ url = '/' }: IncomingMessage): string {
   return url.startsWith('/') ? url : url.replace(/^https?:\/\/[^/]*/, '');
 }
 
-function pathOf(req: IncomingMessage): string {
-  const target = targetOf(req);
+export function pathOf(req: IncomingMessage): string {
+  const target = originOf(req);
   const query = target.indexOf('?');
   return query === -1 ? target : target.slice(0, query);
 }

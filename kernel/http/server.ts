@@ -1,5 +1,5 @@
 // The kernel's Fastify: its own few routes, the way to the documentation, and the gateway for all the rest. Must not know plugins' code.
-import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerOptions as HttpServerOptions, type ServerResponse } from 'node:http';
 import { Type } from '@sinclair/typebox';
 import fastify, { LogController, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
@@ -8,10 +8,12 @@ import { KEEP_ALIVE_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from '../../protocol/limits
 import type { Database } from '../database/pool.js';
 import { answerError, errorBody } from '../dispatch/answers.js';
 import type { Supervisor } from '../plugins/supervisor.js';
+import { Arrivals } from './arrivals.js';
 import { registerGateway, shortcut } from './gateway.js';
 import { registerHealth } from './health.js';
 import { registerOperator } from './operator.js';
 import { requestIds, type IdOfRequest } from './request-id.js';
+import { Upgrades } from './upgrades.js';
 
 type ServerFactory = (answer: (req: IncomingMessage, res: ServerResponse) => void) => Server;
 
@@ -30,10 +32,14 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
   const idOf = requestIds();
   let closing = false;
   const take = shortcut(options.supervisor);
+  const arrivals = new Arrivals(options.supervisor);
+  const upgrades = new Upgrades(options.supervisor, arrivals, idOf, () => closing);
   const app = bareServer(options.log, idOf, (answer) => {
-    const server = createHttpServer((req, res) => {
+    // Where Node knows the option it decides; elsewhere every request with the wish comes as an 'upgrade'.
+    const server = createHttpServer({ shouldUpgradeCallback: (req: IncomingMessage) => upgrades.wanted(req) } as HttpServerOptions, (req, res) => {
       if (closing || !take(req, res, idOf)) answer(req, res);
     });
+    upgrades.attach(server);
     // As Fastify sets up a server of its own.
     server.requestTimeout = REQUEST_TIMEOUT_MS;
     server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
@@ -47,7 +53,7 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
     await addDocs(docs, options, (own) => registerOwnRoutes(own, options));
     return docs;
   });
-  registerGateway(app, options.supervisor);
+  registerGateway(app, options.supervisor, arrivals);
   await app.ready();
   return app;
 }

@@ -10,7 +10,7 @@ import { Rate } from '../../protocol/rate.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
-import type { Exchange } from '../dispatch/exchange.js';
+import type { OpenRequest } from '../dispatch/open-request.js';
 import type { Orphan } from '../dispatch/replay.js';
 import type { EventBus } from '../services/event-bus.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
@@ -161,7 +161,7 @@ export class Compartment {
 
   #route(frame: HostToKernelFrame): void {
     switch (frame.kind) {
-      case 'hints': case 'response': case 'chunk': case 'end': case 'credit': case 'cancel':
+      case 'hints': case 'response': case 'upgraded': case 'chunk': case 'end': case 'credit': case 'cancel':
         return this.#dispatcher?.handle(frame);
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);
@@ -203,7 +203,7 @@ export class Compartment {
     };
   }
 
-  #begun(): Exchange | null {
+  #begun(): OpenRequest | null {
     return this.#dispatcher?.begun(this.generation.status.lastRequest) ?? null;
   }
 

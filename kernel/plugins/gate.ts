@@ -2,7 +2,7 @@
 import { BulkheadError } from '../../protocol/errors.js';
 import { POISON_REFUSED_MS, type PluginLimits } from '../../protocol/limits.js';
 import type { Dispatcher, RequestCounts } from '../dispatch/dispatcher.js';
-import type { Exchange } from '../dispatch/exchange.js';
+import type { OpenRequest } from '../dispatch/open-request.js';
 import { ReplayMemory, type Orphan } from '../dispatch/replay.js';
 import { WaitingRoom } from '../dispatch/waiting-room.js';
 
@@ -38,7 +38,7 @@ export class Gate {
   }
 
   /** Takes a request to the plugin, lets it wait, or answers why not. */
-  admit(exchange: Exchange): void {
+  admit(exchange: OpenRequest): void {
     const { name, requests, limits } = this.#plugin;
     const now = performance.now();
     const killed = this.#memory.refusal(exchange, now);
@@ -97,7 +97,7 @@ export class Gate {
     this.#memory.pardon();
   }
 
-  #refused({ method, originalUrl }: Exchange, reason: string): BulkheadError {
+  #refused({ method, originalUrl }: OpenRequest, reason: string): BulkheadError {
     return new BulkheadError('REQUEST_REFUSED', { name: this.#plugin.name, method, url: originalUrl, reason, refusedMs: POISON_REFUSED_MS });
   }
 }
