@@ -145,7 +145,7 @@ export class Compartment {
   }
 
   readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => {
-    if (frame.kind === 'request') this.#ship.watchdog.hurry();
+    if (frame.kind === 'request' || frame.kind === 'upgrade') this.#ship.watchdog.hurry();
     return this.generation.send(frame, transfer);
   };
 

@@ -1,5 +1,5 @@
 // One numbered life of a plugin's worker: a Piscina pool of one thread that runs one long task, whose promise is that life. Must not know restarts, requests or mounts.
-import { MessageChannel, type Transferable, type Worker } from 'node:worker_threads';
+import { MessageChannel, MessagePort, type Transferable, type Worker } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { Channel } from '../../protocol/channel.js';
@@ -78,7 +78,7 @@ export class Generation {
       resourceLimits: { maxOldGenerationSizeMb: this.heapLimitMb, maxYoungGenerationSizeMb: WORKER_YOUNG_GENERATION_MB },
     });
     const birth: HostBirth = { control: control.port2, data: data.port2, status: this.status.buffer };
-    const life = this.#pool.run(birth, { transferList: [control.port2, data.port2], signal: this.#killSwitch.signal });
+    const life = guarded(() => this.#pool.run(birth, { transferList: [control.port2, data.port2], signal: this.#killSwitch.signal }), () => this.kill('crashed', 'it sent what is no frame'));
     // The thread exists from now on. Piscina forgets it the moment it ends a task by force, and leaves a task that was not yet
     // handed to a worker waiting for ever when that worker dies during its boot.
     this.#worker = this.#pool.threads[0]!;
@@ -188,6 +188,23 @@ export class Generation {
     void this.#pool.destroy();
     // A worker that sits in native code ends only when that does.
     await within(this.#exited, TERMINATE_TIMEOUT_MS);
+  }
+}
+
+/**
+ * Piscina takes apart what comes on its port without a look, which for `null` throws in the kernel's thread. A plugin can get at the other
+ * end, so the listeners that are set while `begin` runs get objects only.
+ */
+function guarded<T>(begin: () => T, onGarbage: () => void): T {
+  const { prototype } = MessagePort;
+  const { on } = prototype;
+  prototype.on = function (this: MessagePort, event: string, listener: (value: unknown) => void) {
+    return on.call(this, event as 'message', (value) => (event !== 'message' || (typeof value === 'object' && value !== null) ? listener(value) : onGarbage()));
+  } as typeof on;
+  try {
+    return begin();
+  } finally {
+    Reflect.deleteProperty(prototype, 'on');
   }
 }
 

@@ -38,7 +38,7 @@ const DEATHS: readonly { readonly name: string; readonly path: string; readonly 
   { name: 'an object thrown in a timer that throws when it is looked at', path: '/timer/throw-trap', kind: 'crashed', cause: /^Error: a value that cannot be shown$/ },
   { name: 'ports that were closed', path: '/fault/closed-ports', kind: 'crashed', cause: /^it closed its port to the kernel$/ },
   // By all of its ports at once: either the channel is first to notice, or Piscina.
-  { name: 'a message that is no frame', path: '/fault/garbage-null', kind: 'crashed', cause: /^it sent what is no frame$|^Error: Unexpected message from Worker/ },
+  { name: 'a message that is no frame', path: '/fault/garbage-null', kind: 'crashed', cause: /^it sent what is no frame$/ },
   { name: 'a frame of no kind', path: '/fault/garbage-object', kind: 'crashed', cause: /^it sent a undefined frame that cannot be handled|^Error: Unexpected message from Worker/ },
   { name: 'log lines that are no text', path: '/fault/garbage-log', kind: 'crashed', cause: /its lines are no text$|^Error: Unexpected message from Worker/ },
   { name: 'an error as long as a book', path: '/timer/throw-book', kind: 'crashed', cause: /^Error: x{100,1020}$/ },
