@@ -6,7 +6,7 @@ import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import { flatHeaders, flatTrailers, headerPairs, hintsOf, statusCodeOf, type HeaderPair, type HeaderValue } from './http-head.js';
 import type { HostRequest } from './http-request.js';
 import { isMade, LazyWritable } from './lazy-stream.js';
-import { sendPieces } from './pieces.js';
+import { sendChunks } from './pieces.js';
 
 export type AnswerFrame = HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
 type SendAnswer = (frame: AnswerFrame, transfer?: readonly ArrayBuffer[]) => void;
@@ -188,9 +188,13 @@ export class HostResponse extends LazyWritable {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
+    this._writev([{ chunk }], callback);
+  }
+
+  override _writev(chunks: readonly { readonly chunk: Buffer }[], callback: Callback): void {
     if (!this.#headSent) this.#sendHead(null, true);
     if (this.req.method === 'HEAD') return callback();
-    sendPieces(chunk, this.#window, (piece) => this.#sendPiece(piece), callback);
+    sendChunks(chunks.map(({ chunk }) => chunk), this.#window, (piece) => this.#sendPiece(piece), callback);
   }
 
   override _final(callback: Callback): void {

@@ -2,7 +2,7 @@
 import { Duplex } from 'node:stream';
 import { ReceiveWindow, SendWindow } from '../../protocol/flow.js';
 import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, UpgradeFrame } from '../../protocol/frames.js';
-import { gathered, sendPieces } from './pieces.js';
+import { sendChunks } from './pieces.js';
 
 type SendBytes = (frame: ChunkFrame | EndFrame | CreditFrame | CancelFrame, transfer?: readonly ArrayBuffer[]) => void;
 type Callback = (error?: Error | null) => void;
@@ -64,11 +64,11 @@ export class TunnelSocket extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
-    this.#sendEach([chunk].values(), callback);
+    sendChunks([chunk], this.#outgoing, this.#sendPiece, callback);
   }
 
   override _writev(chunks: readonly { readonly chunk: Buffer }[], callback: Callback): void {
-    this.#sendEach(gathered(chunks.map(({ chunk }) => chunk)), callback);
+    sendChunks(chunks.map(({ chunk }) => chunk), this.#outgoing, this.#sendPiece, callback);
   }
 
   override _final(callback: Callback): void {
@@ -110,16 +110,9 @@ export class TunnelSocket extends Duplex {
     this.destroy();
   }
 
-  #sendEach(chunks: Iterator<Buffer>, callback: Callback): void {
-    const { done, value } = chunks.next();
-    // Not at once, so that what a turn writes besides is gathered: a client could make many small answers a flood of frames.
-    if (done === true) return process.nextTick(callback);
-    sendPieces(value, this.#outgoing, (data) => this.#sendPiece(data), () => this.#sendEach(chunks, callback));
-  }
-
-  #sendPiece(data: Uint8Array<ArrayBuffer>): boolean {
+  readonly #sendPiece = (data: Uint8Array<ArrayBuffer>): boolean => {
     this.#idle?.refresh();
     if (!this.#over) this.#send({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
     return !this.#over;
-  }
+  };
 }

@@ -271,3 +271,22 @@ t.test('deadlines and admission', async (t) => {
     for (const { status } of await Promise.all(held)) t.equal(status, 504);
   });
 });
+
+t.test('many events for many clients all arrive, and are no flood of frames', async (t) => {
+  const EVENTS = 1_000;
+  const kernel = await startTestKernel(t);
+  await kernel.writePlugin('herald', `
+    import { Readable } from 'node:stream';
+    function* events() { for (let id = 1; id <= ${EVENTS}; id += 1) yield \`data: \${id}\\n\\n\`; }
+    export default {
+      name: 'herald', version: '1.0.0',
+      async routes(app) { app.get('/', (_request, reply) => reply.type('text/event-stream').send(Readable.from(events()))); },
+    };`);
+  for (const verb of ['load', 'start'] as const) t.equal((await kernel.verb(verb, 'herald')).status, 200);
+  const whole = Array.from({ length: EVENTS }, (_, i) => `data: ${i + 1}\n\n`).join('');
+  for (let round = 1; round <= 4; round += 1) {
+    const heard = await Promise.all(Array.from({ length: 50 }, () => kernel.get('/plugins/herald/')));
+    t.equal(heard.filter(({ text }) => text === whole).length, 50, `round ${round}: every client has heard all of them in order`);
+  }
+  t.match(await kernel.status('herald'), { status: 'running', generation: 1, deaths: [] });
+});
