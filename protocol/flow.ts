@@ -22,8 +22,9 @@ export class SendWindow {
     else this.#waiting = resume;
   }
 
-  /** Accounts for credit from the receiver. */
+  /** Accounts for credit from the receiver. Throws when it was not sent so much: what comes from a worker may be anything. */
   grant(bytes: number): void {
+    if (!Number.isSafeInteger(bytes) || bytes < 1 || this.#available + bytes > STREAM_WINDOW_BYTES) throw new RangeError('it gave credit for bytes that it never got');
     this.#available += bytes;
     if (!this.open || this.#waiting === null) return;
     const resume = this.#waiting;
@@ -36,6 +37,14 @@ export class SendWindow {
 export class ReceiveWindow {
   #owed = 0;
   #held = 0;
+  /** Of what has been admitted, that for which the sender has no credit yet. */
+  #uncredited = 0;
+
+  /** Accounts for bytes of a sender that may not keep to its window. Throws when it had no credit left. */
+  admit(bytes: number): void {
+    if (this.#uncredited >= STREAM_WINDOW_BYTES) throw new RangeError('it sent more bytes than it had credit for');
+    this.#uncredited += bytes;
+  }
 
   /** Accounts for bytes that have arrived and wait for a reader. */
   hold(bytes: number): void {
@@ -55,6 +64,7 @@ export class ReceiveWindow {
     if (this.#owed < STREAM_WINDOW_BYTES / 4) return 0;
     const credit = this.#owed;
     this.#owed = 0;
+    this.#uncredited -= credit;
     return credit;
   }
 }

@@ -1,4 +1,4 @@
-// Every bound of the system, with its unit in its name and the reason for its size. Must not know how a bound is enforced.
+// Every bound of the system but for those of the database, with its unit in its name and the reason for its size. Must not know how a bound is enforced.
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -169,6 +169,10 @@ export const PARALLEL_BOOTS_MAX = 4;
 export const BODY_INLINE_MAX_BYTES = 64 * KIB;
 /** Early hints before one answer: a page has one or two; each is kept for a client that does not read. */
 export const EARLY_HINTS_MAX = 8;
+/** Longest of them, names and values: what Node takes for the head of a whole request. */
+export const EARLY_HINT_MAX_CHARACTERS = 16 * KIB;
+/** Longest head of an answer to the wish for a tunnel: the same. */
+export const TUNNEL_HEAD_MAX_BYTES = 16 * KIB;
 /** Bytes of one stream that may be under way without the receiver's consent: two reads of a socket ahead per direction. */
 export const STREAM_WINDOW_BYTES = 256 * KIB;
 /** Frames posted in one message. Each saves a wake-up of the other thread, but that begins only when the message is there: with 256 both took turns in standing still, with 8 a busy plugin answers a third more. */
@@ -211,35 +215,6 @@ export const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 export const REQUEST_TIMEOUT_MS = 300_000;
 /** How often deadlines of requests are looked at: one ends at most this much after its own. */
 export const DEADLINE_SWEEP_INTERVAL_MS = 50;
-
-/** Wait for a free PostgreSQL connection: longer means that the pool is too small, and the client should hear so. */
-export const LEASE_WAIT_MS = 5_000;
-/** A connection that a plugin has not used for this long goes back: idle loans serve nobody. */
-export const LEASE_IDLE_MS = 2_000;
-/** Time for one health query of the kernel: a load balancer asks every few seconds. */
-export const DATABASE_PING_TIMEOUT_MS = 2_000;
-
-/** What a plugin's own pool waits for a connection: the kernel's error says more, so it gets a second to arrive. */
-export const LEASE_POOL_WAIT_MS = LEASE_WAIT_MS + 1_000;
-/** A backend costs the server some MB; one that nobody has needed for this long is let go. */
-export const DATABASE_IDLE_MS = 30_000;
-/** A statement of the kernel's own is short: longer means that the server is stuck. */
-export const DATABASE_STATEMENT_TIMEOUT_MS = DATABASE_PING_TIMEOUT_MS;
-/** A peer that vanished without a word is noticed within some 20 s instead of hours: the system asks ten times, each second. */
-export const DATABASE_KEEP_ALIVE_DELAY_MS = 10_000;
-/** Waits for the server to hang up, with a cancel request after each: the first spares an idle backend the request; under a second in all. */
-export const DATABASE_HANG_UP_WAITS_MS: readonly number[] = [5, 50, 100, 200, 400];
-/** A cancel request is one packet; the server answers it by closing. */
-export const DATABASE_CANCEL_TIMEOUT_MS = 1_000;
-/** Time for connections to say goodbye when the kernel ends. */
-export const DATABASE_CLOSE_TIMEOUT_MS = 1_000;
-
-/** Start of the embedded PostgreSQL: 60 ms here, 230 ms after a crash; a minute replays more than `max_wal_size` from a slow disk. */
-export const EMBEDDED_START_TIMEOUT_MS = 60_000;
-/** End of the embedded PostgreSQL: its watching shell takes at most 5 s, unless somebody has killed it. */
-export const EMBEDDED_STOP_TIMEOUT_MS = 6_000;
-/** initdb and its kin: half a second here, a minute on a machine that swaps. */
-export const EMBEDDED_COMMAND_TIMEOUT_MS = 60_000;
 
 /** How long the bundler's child process (16 MB) is kept after the last load. */
 export const BUNDLER_IDLE_MS = 5_000;

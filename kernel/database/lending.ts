@@ -124,8 +124,6 @@ class Loan {
   readonly #allowance = new SendWindow();
   readonly #drained = new ReceiveWindow();
   readonly #window = new SendWindow();
-  /** Bytes sent to the host for which it has given no credit yet. */
-  #unacknowledged = 0;
   /** Bytes handed to the socket since it last had nothing to do. */
   #draining = 0;
   #socket: Socket | null = null;
@@ -183,13 +181,13 @@ class Loan {
   }
 
   /** The host has room for more of the server's bytes. */
-  credit(bytes: unknown): void {
+  credit(bytes: number): void {
     if (this.#socket === null) return;
-    if (!Number.isSafeInteger(bytes) || (bytes as number) < 1 || (bytes as number) > this.#unacknowledged) {
-      return this.blame('it gave credit for bytes that it never got');
+    try {
+      this.#window.grant(bytes);
+    } catch (error) {
+      this.blame((error as Error).message);
     }
-    this.#unacknowledged -= bytes as number;
-    this.#window.grant(bytes as number);
   }
 
   blame(what: string): void {
@@ -227,7 +225,6 @@ class Loan {
   readonly #onData = (chunk: Buffer): void => {
     const { byteLength } = chunk;
     this.#talk.answer(chunk);
-    this.#unacknowledged += byteLength;
     const data = chunk.buffer.byteLength === byteLength ? (chunk as Uint8Array<ArrayBuffer>) : ownedBytes(chunk);
     this.#send({ kind: 'lease-data', lease: this.#lease, data }, [data.buffer]);
     if (this.#window.take(byteLength)) return;

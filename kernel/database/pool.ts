@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import {
   DATABASE_CANCEL_TIMEOUT_MS, DATABASE_CLOSE_TIMEOUT_MS, DATABASE_HANG_UP_WAITS_MS, DATABASE_IDLE_MS, DATABASE_KEEP_ALIVE_DELAY_MS, DATABASE_PING_TIMEOUT_MS, DATABASE_STATEMENT_TIMEOUT_MS, LEASE_WAIT_MS,
-} from '../../protocol/limits.js';
+} from '../../protocol/database-limits.js';
 
 const Pool = UntypedPool as new (options: PoolConfig, client: typeof pg.Client) => pg.Pool;
 

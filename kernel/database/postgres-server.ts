@@ -4,7 +4,7 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { chown, mkdir, rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EMBEDDED_START_TIMEOUT_MS, EMBEDDED_STOP_TIMEOUT_MS } from '../../protocol/limits.js';
+import { EMBEDDED_START_TIMEOUT_MS, EMBEDDED_STOP_TIMEOUT_MS } from '../../protocol/database-limits.js';
 import type { Cluster, DatabaseLog } from './postgres-cluster.js';
 import { readLock, waitUntilFree } from './postgres-lock.js';
 import { CHILD_ENVIRONMENT, credentials } from './system-account.js';

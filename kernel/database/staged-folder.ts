@@ -1,7 +1,7 @@
 // A folder that appears whole or not at all: filled under a temporary name, then renamed. Must not know what is in it.
 import { lstat, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { EMBEDDED_COMMAND_TIMEOUT_MS } from '../../protocol/limits.js';
+import { EMBEDDED_COMMAND_TIMEOUT_MS } from '../../protocol/database-limits.js';
 
 /** Filling takes at most two commands of bounded time (initdb, then the database): what is older, nobody is at work in. */
 const ABANDONED_AFTER_MS = 2 * EMBEDDED_COMMAND_TIMEOUT_MS;

@@ -2,7 +2,7 @@
 // cannot reach elsewhere. Must not know about clusters or servers.
 import { execFile } from 'node:child_process';
 import { access, chmod, constants, mkdir, readFile } from 'node:fs/promises';
-import { EMBEDDED_COMMAND_TIMEOUT_MS } from '../../protocol/limits.js';
+import { EMBEDDED_COMMAND_TIMEOUT_MS } from '../../protocol/database-limits.js';
 
 /** An account to run a child process as; `undefined` in its place means the account the kernel itself runs as. */
 export interface SystemAccount {

@@ -85,12 +85,17 @@ export class Dispatcher {
         if (!frame.accepted) this.#counts.admitted -= 1; // it comes again, as an ordinary request
         return;
       case 'chunk':
-        if (!exchange.answering) this.#counts.answered += 1; // the first bytes out of a tunnel are its answer
-        return exchange.receive(frame);
+        return this.#receive(exchange, frame);
       case 'end': return exchange.complete(frame);
       case 'credit': return exchange.credit(frame.bytes);
       case 'cancel': return exchange.giveUp(frame.reason);
     }
+  }
+
+  #receive(exchange: OpenRequest, frame: ChunkFrame): void {
+    const { answering } = exchange;
+    exchange.receive(frame);
+    if (!answering && exchange.answering) this.#counts.answered += 1; // the answer of a tunnel is among its bytes
   }
 
   /** The request that the host had begun last, when it has not been answered. */

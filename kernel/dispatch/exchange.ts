@@ -127,7 +127,8 @@ export class Exchange implements OpenRequest {
   }
 
   hint({ hints }: HintsFrame): void {
-    if (this.#over || this.answering || (this.#hints += 1) > EARLY_HINTS_MAX) return;
+    // HTTP/1.0 knows one answer to a request.
+    if (this.#over || this.answering || this.#req.httpVersion === '1.0' || (this.#hints += 1) > EARLY_HINTS_MAX) return;
     try {
       this.#res.writeEarlyHints(readHints(hints));
     } catch {
@@ -137,19 +138,20 @@ export class Exchange implements OpenRequest {
 
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
-    const hasBody = this.#hasBody(frame.statusCode);
-    const { headers, length } = readHead(frame.headers, this.requestId, hasBody && this.#req.httpVersion !== '1.0');
-    this.#promisedBytes = hasBody ? length : null;
-    // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
-    if (frame.statusCode < 200) return this.giveUp(`${frame.statusCode} is no final status`);
-    if (!frame.streams && this.#promisedBytes !== null) {
-      const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
-      if (this.#promisedBytes !== bytes) return this.giveUp(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
-    }
-    if (frame.dateless) this.#res.sendDate = false;
+    const status = frame.statusCode | 0; // as `writeHead` reads it
+    const hasBody = this.#hasBody(status);
     try {
-      if (frame.statusMessage === '') this.#res.writeHead(frame.statusCode, headers);
-      else this.#res.writeHead(frame.statusCode, frame.statusMessage, headers);
+      const { headers, length } = readHead(frame.headers, this.requestId, status, hasBody && this.#req.httpVersion !== '1.0');
+      this.#promisedBytes = hasBody ? length : null;
+      // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
+      if (status < 200) return this.giveUp(`${status} is no final status`);
+      if (!frame.streams && this.#promisedBytes !== null) {
+        const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
+        if (this.#promisedBytes !== bytes) return this.giveUp(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
+      }
+      if (frame.dateless) this.#res.sendDate = false;
+      if (frame.statusMessage === '') this.#res.writeHead(status, headers);
+      else this.#res.writeHead(status, frame.statusMessage, headers);
     } catch (error) {
       return this.giveUp((error as Error).message);
     }
@@ -164,6 +166,7 @@ export class Exchange implements OpenRequest {
 
   receive(frame: ChunkFrame): void {
     if (this.#over) return;
+    if (!this.answering) throw new TypeError('its head is missing');
     this.#sentBytes += frame.data.byteLength;
     if (this.#promisedBytes !== null && this.#sentBytes > this.#promisedBytes) return this.giveUp('it is longer than promised');
     deliver(this.#res, frame.data, this.#download, (bytes) => {
@@ -173,6 +176,7 @@ export class Exchange implements OpenRequest {
 
   complete(frame: EndFrame): void {
     if (this.#over) return;
+    if (!this.answering) throw new TypeError('its head is missing');
     if (this.#promisedBytes !== null && this.#sentBytes < this.#promisedBytes) return this.giveUp('it is shorter than promised');
     if (frame.trailers.length > 0) this.#res.addTrailers(pairs(frame.trailers));
     this.#res.end();

@@ -2,6 +2,7 @@
 import { validateHeaderName, validateHeaderValue } from 'node:http';
 import { REQUEST_ID_HEADER } from '../../protocol/errors.js';
 import type { FlatHeaders, HintsFrame } from '../../protocol/frames.js';
+import { EARLY_HINT_MAX_CHARACTERS } from '../../protocol/limits.js';
 
 export interface AnswerHead {
   /** For `writeHead`. */
@@ -10,19 +11,25 @@ export interface AnswerHead {
   readonly length: number | null;
 }
 
+/** RFC 9110, 8.6; fifteen digits are a number that JavaScript has. */
+const LENGTH = /^\d{1,15}$/;
+
 /**
  * Takes out the header that only the real server can know, and adds the request's id. Without chunks, as to HEAD and to HTTP/1.0,
- * there are no trailers that could be announced.
+ * there are no trailers that could be announced. Throws when the length is not one number: the client and a proxy on its way might read another.
  */
-export function readHead(flat: FlatHeaders, requestId: string, chunks: boolean): AnswerHead {
+export function readHead(flat: FlatHeaders, requestId: string, status: number, chunks: boolean): AnswerHead {
   const headers: string[] = [];
   let length: number | null = null;
   let named = false;
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i]!.toLowerCase();
     if (name === 'transfer-encoding' || (name === 'trailer' && !chunks)) continue;
-    if (name === 'content-length') length = Number(flat[i + 1]);
-    else if (name === REQUEST_ID_HEADER) named = true;
+    if (name === 'content-length') {
+      if (length !== null || !LENGTH.test(flat[i + 1]!)) throw new TypeError(`its content-length is not one number (${flat[i + 1]})`);
+      length = Number(flat[i + 1]);
+      if (status === 204) continue;
+    } else if (name === REQUEST_ID_HEADER) named = true;
     headers.push(flat[i]!, flat[i + 1]!);
   }
   if (!named) headers.push(REQUEST_ID_HEADER, requestId);
@@ -34,10 +41,12 @@ const LINK = /^<[^<>\s]*>(?:; ?[\w-]+(?:=(?:"[^"=;\s]*"|[^"=;\s]+))?)*$/;
 
 /** For `writeEarlyHints`, which on Node 20 lets line breaks pass. Throws when these are no hints. */
 export function readHints(hints: HintsFrame['hints']): HintsFrame['hints'] {
+  let characters = 0;
   for (const [name, values] of Object.entries(hints)) {
     validateHeaderName(name);
     for (const value of [values].flat()) {
       validateHeaderValue(name, value);
+      if ((characters += name.length + value.length) > EARLY_HINT_MAX_CHARACTERS) throw new RangeError('hints are short');
       if (name === 'link' && !LINK.test(value)) throw new TypeError('a hint must have links such as "</style.css>; rel=preload"');
     }
   }

@@ -11,9 +11,14 @@ export function pump(source: Readable, window: SendWindow, send: (chunk: Buffer)
   });
 }
 
-/** Hands bytes to the client. The credit for them follows what its connection has taken, so that a slow client does not fill the kernel. */
-export function deliver(target: Writable, data: Uint8Array, window: ReceiveWindow, grant: (bytes: number) => void): void {
-  target.write(data, () => {
+/**
+ * Hands bytes of a host to the client, or what is `written` in their place. The credit for them follows what the client's connection has taken, so that a
+ * slow client does not fill the kernel. Throws when these are no bytes, or more than the host had credit for.
+ */
+export function deliver(target: Writable, data: unknown, window: ReceiveWindow, grant: (bytes: number) => void, written = data): void {
+  if (!(data instanceof Uint8Array)) throw new TypeError('it has no bytes');
+  window.admit(data.byteLength);
+  target.write(written, () => {
     const bytes = window.consume(data.byteLength);
     if (bytes > 0) grant(bytes);
   });

@@ -1,11 +1,12 @@
-// One request to leave HTTP, for WebSocket or any other protocol: bytes both ways between the client's socket and a host until both sides have ended. Must not know what the bytes mean, or plugins' states.
+// One request to leave HTTP, for WebSocket or any other protocol: once the plugin has switched, bytes both ways between the client's socket and a host until both sides have ended. Must not know what the bytes mean, or plugins' states.
 import { ServerResponse, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
 import type { ChunkFrame } from '../../protocol/frames.js';
-import { BODY_INLINE_MAX_BYTES, KEEP_ALIVE_TIMEOUT_MS, STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
+import { KEEP_ALIVE_TIMEOUT_MS } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
+import { HandshakeAnswer } from './handshake.js';
 import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
 import { deliver, pump } from './relay.js';
 
@@ -24,7 +25,7 @@ export class Tunnel implements OpenRequest {
   #id = 0;
   #send: SendFrame | null = null;
   #accepted = false;
-  #answering = false;
+  readonly #handshake = new HandshakeAnswer();
   #over = false;
   deadline = 0;
   interruptions = 0;
@@ -59,11 +60,11 @@ export class Tunnel implements OpenRequest {
   }
 
   get answering(): boolean {
-    return this.#answering;
+    return this.#handshake.status !== 0;
   }
 
   get lasting(): boolean {
-    return this.#answering;
+    return this.answering;
   }
 
   get repeatable(): boolean {
@@ -102,35 +103,34 @@ export class Tunnel implements OpenRequest {
 
   receive({ data }: ChunkFrame): void {
     if (this.#over) return;
-    if (!(data instanceof Uint8Array) || !this.#accepted || this.#socket.writableEnded) throw new TypeError('no such bytes were to come');
-    if (this.#socket.writableLength > STREAM_WINDOW_BYTES + BODY_INLINE_MAX_BYTES) throw new RangeError('it sends more than there is room for');
-    this.#answering = true;
+    if (!this.#accepted || this.#socket.writableEnded) throw new TypeError('no bytes were to come');
+    const answer = this.answering ? data : this.#readAnswer(data);
+    if (answer === null) return;
     deliver(this.#socket, data, this.#download, (bytes) => {
       if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
-    });
+    }, answer);
   }
 
   complete(): void {
     if (this.#over) return;
-    if (this.#answering) this.#socket.end(); // the client may have more to say
+    if (this.#handshake.switches) this.#socket.end(); // the client may have more to say
+    else if (this.answering) this.#conclude();
     else this.giveUp('it ended the connection without an answer');
   }
 
   credit(bytes: number): void {
-    if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new RangeError('that is no credit');
     this.#upload.grant(bytes);
   }
 
   giveUp(reason: string): void {
     if (this.#over) return;
-    if (!this.#answering) return this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason }));
-    this.#finish(null);
-    this.#close();
+    if (!this.answering) return this.fail(new BulkheadError('PLUGIN_BAD_ANSWER', { name: this.target.plugin, reason }));
+    this.#conclude();
   }
 
   fail(error: BulkheadError): void {
     if (this.#over) return;
-    if (this.#answering) this.#socket.destroy();
+    if (this.answering) this.#socket.destroy();
     else {
       const res = new ServerResponse(this.#req);
       res.shouldKeepAlive = false;
@@ -145,18 +145,39 @@ export class Tunnel implements OpenRequest {
     this.#socket.setTimeout(0); // the server's, between two requests
     // It may be silent for hours, and a client that has vanished without a word is silent as well.
     this.#socket.setKeepAlive(true, KEEP_ALIVE_TIMEOUT_MS);
-    pump(this.#socket, this.#upload, (chunk) => {
-      if (this.#over) return false;
-      const data = ownedBytes(chunk);
-      this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
-      return true;
-    });
     const end = (): void => {
       if (!this.#over) this.#send?.({ kind: 'end', id: this.#id, trailers: [] });
     };
     // Node tells of the end also while nobody reads, when there is nothing before it.
     if (this.#socket.readableEnded) end();
     else this.#socket.once('end', end);
+  }
+
+  /** Until the plugin has switched, what the client says may still be HTTP, and is no business of the plugin's. Returns what the client is to get, or null when all is over. */
+  #readAnswer(bytes: Uint8Array): Uint8Array | null {
+    try {
+      const answer = this.#handshake.read(bytes);
+      if (this.#handshake.switches) this.#pump();
+      else if (this.answering) this.#socket.resume();
+      return answer;
+    } catch (error) {
+      this.giveUp((error as Error).message);
+      return null;
+    }
+  }
+
+  #pump(): void {
+    pump(this.#socket, this.#upload, (chunk) => {
+      if (this.#over) return false;
+      const data = ownedBytes(chunk);
+      this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
+      return true;
+    });
+  }
+
+  #conclude(): void {
+    this.#finish(null);
+    this.#close();
   }
 
   /** What has been written still leaves, unless the client does not take it. */

@@ -2,7 +2,8 @@
 import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { BulkheadError, REQUEST_ID_HEADER, type ErrorBody } from '../../protocol/errors.js';
-import { CONNECTIONS_CLOSE_TIMEOUT_MS, DATABASE_PING_TIMEOUT_MS, NOTICE_TIMEOUT_MS } from '../../protocol/limits.js';
+import { DATABASE_PING_TIMEOUT_MS } from '../../protocol/database-limits.js';
+import { CONNECTIONS_CLOSE_TIMEOUT_MS, NOTICE_TIMEOUT_MS } from '../../protocol/limits.js';
 import { Connections } from '../connections.js';
 
 export interface NoticeOptions {

@@ -9,7 +9,7 @@ import { ownedBytes, SendWindow, ReceiveWindow } from '../../protocol/flow.js';
 import type {
   LeaseCreditFrame, LeaseDataFrame, LeaseEndedFrame, LeaseGrantedFrame, LeaseOpenFrame, LeaseReturnFrame,
 } from '../../protocol/frames.js';
-import { LEASE_IDLE_MS, LEASE_POOL_WAIT_MS } from '../../protocol/limits.js';
+import { LEASE_IDLE_MS, LEASE_POOL_WAIT_MS } from '../../protocol/database-limits.js';
 
 type SendLease = (frame: LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame, transfer?: readonly ArrayBuffer[]) => void;
 type Callback = (error?: Error | null) => void;

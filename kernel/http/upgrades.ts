@@ -35,11 +35,11 @@ export class Upgrades {
     this.#server = server.on('upgrade', this.#take);
   }
 
-  /** Whether a plugin is asked about it. Not with a body: clients that would like HTTP/2 say so in any request, and want it answered. */
+  /** Whether a plugin is asked about it. Not with a body: clients that would like HTTP/2 say so in any request, and want it answered. HTTP/1.0 has no such wish (RFC 9110, 7.8). */
   wanted(req: IncomingMessage): boolean {
     if (this.#ignoring || this.#closing()) return false;
     const { 'content-length': length = '0', 'transfer-encoding': encoding } = req.headers;
-    if (encoding !== undefined || Number(length) > 0) return false;
+    if (req.httpVersion === '1.0' || encoding !== undefined || Number(length) > 0) return false;
     const path = pathOf(req);
     return this.#supervisor.mounts.resolve(path) !== undefined || (!this.#supervisor.booted && !isKernelPath(path));
   }
@@ -59,7 +59,7 @@ export class Upgrades {
 
   /**
    * Gives the connection back to the server, to read the request once more and to ignore its wish, as a server may (RFC 9110, 7.8). Before
-   * Node 24.9 a server that listens for such requests hands over all of them, and without their bodies.
+   * Node 22.21 and 24.9 a server that listens for such requests hands over all of them, and without their bodies.
    */
   #putBack({ method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
     if (rawHeaders.length >= RAW_HEADERS_WHOLE_MAX) {

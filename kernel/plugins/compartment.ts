@@ -165,13 +165,13 @@ export class Compartment {
         return this.#dispatcher?.handle(frame);
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);
-      case 'log': return this.#ship.writeLines(line(frame.lines));
+      case 'log': return this.#ship.writeLines(text(frame.lines));
       case 'fatal': return this.generation.crash(frame.error);
-      case 'provide': return this.#provide(frame.service);
-      case 'service-open': return this.#ship.services.connect(this.#party, frame.ref, frame.service);
-      case 'subscribe': return this.#ship.events.subscribe(this.#party, frame.topic);
-      case 'unsubscribe': return this.#ship.events.unsubscribe(this.#party, frame.topic);
-      case 'publish': return this.#ship.events.publish(this.#party, frame);
+      case 'provide': return this.#provide(text(frame.service));
+      case 'service-open': return this.#ship.services.connect(this.#party, number(frame.ref), text(frame.service));
+      case 'subscribe': return this.#ship.events.subscribe(this.#party, text(frame.topic));
+      case 'unsubscribe': return this.#ship.events.unsubscribe(this.#party, text(frame.topic));
+      case 'publish': return this.#ship.events.publish(this.#party, { ...frame, topic: text(frame.topic), payload: bytes(frame.payload) });
       default: throw new TypeError('there is no such kind');
     }
   }
@@ -213,8 +213,19 @@ export class Compartment {
   }
 }
 
-/** What is no text would be written as the log itself. */
-function line(lines: unknown): string {
-  if (typeof lines !== 'string') throw new TypeError('its lines are no text');
-  return lines;
+// What is passed on is what it must be: anything else might not even be sendable.
+
+function text(value: unknown): string {
+  if (typeof value !== 'string') throw new TypeError('it has something else where text belongs');
+  return value;
+}
+
+function number(value: unknown): number {
+  if (!Number.isSafeInteger(value)) throw new TypeError('it has something else where a number belongs');
+  return value as number;
+}
+
+function bytes(value: unknown): Uint8Array {
+  if (!(value instanceof Uint8Array)) throw new TypeError('it has something else where bytes belong');
+  return value;
 }

@@ -60,6 +60,8 @@ export class Generation {
     this.#channel = new Channel(data.port1, {
       onFrame: (frame) => this.#command?.onFrame(unpackAtKernel(frame)),
       onGarbage: () => this.kill('crashed', 'it sent what is no frame'),
+      // Nothing of the kernel's own is like that, and who misses a frame can only begin anew.
+      onUnsendable: (_frame, error) => this.kill('crashed', `it was to get what cannot be sent: ${error.message}`),
       // Most often because the thread is ending, and then Piscina knows why.
       onClose: () => setTimeout(() => this.alive && this.kill('crashed', 'it closed its port to the kernel'), PORT_CLOSED_GRACE_MS).unref(),
     });

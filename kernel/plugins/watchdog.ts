@@ -39,6 +39,8 @@ export class Watchdog {
   #timer: NodeJS.Timeout | null = null;
   #intervalMs = WATCHDOG_INTERVAL_MS;
   #lastLook = 0;
+  /** How soon after that the next look was meant to be, in milliseconds. */
+  #dueMs = WATCHDOG_INTERVAL_MS;
   #lastBusy = 0;
 
   /** `clock` is monotonic, in milliseconds. */
@@ -55,7 +57,10 @@ export class Watchdog {
   watch(watched: Watched): void {
     const now = this.#clock();
     this.#watched.set(watched, { heartbeat: watched.status.heartbeat, movedAt: now, reported: false, warned: false, measuring: false });
-    if (this.#timer === null) this.#lookEvery(WATCHDOG_INTERVAL_MS);
+    if (this.#timer !== null) return;
+    this.#lastLook = now;
+    this.#dueMs = WATCHDOG_INTERVAL_MS;
+    this.#lookEvery(WATCHDOG_INTERVAL_MS);
   }
 
   /** A request is under way: from now on a hang is soon seen. Costs nothing while others are. */
@@ -81,9 +86,10 @@ export class Watchdog {
   look(): void {
     const now = this.#clock();
     // While the kernel itself stood still it saw no heartbeat: that time counts against nobody.
-    const blind = Math.max(0, now - this.#lastLook - 2 * this.#intervalMs);
+    const blind = Math.max(0, now - this.#lastLook - 2 * this.#dueMs);
     this.#lastLook = now;
     this.#settle(now);
+    this.#dueMs = this.#intervalMs;
     for (const [watched, seen] of this.#watched) {
       const { heartbeat } = watched.status;
       if (heartbeat !== seen.heartbeat) {
@@ -113,7 +119,6 @@ export class Watchdog {
   #lookEvery(intervalMs: number): void {
     clearInterval(this.#timer ?? undefined);
     this.#intervalMs = intervalMs;
-    this.#lastLook = this.#clock();
     this.#timer = setInterval(() => this.look(), intervalMs).unref();
   }
 

@@ -18,6 +18,10 @@ export default {
     app.get('/long', (request, reply) => { reply.header('content-length', '3'); return reply.send(Readable.from([Buffer.from('abcHTTP/1.1 200 OK\\r\\ncontent-length: 6\\r\\n\\r\\nFORGED')])); });
     app.get('/short', (request, reply) => { reply.header('content-length', '100'); return reply.send(Readable.from([Buffer.from('abc')])); });
     app.get('/whole', (request, reply) => { reply.hijack(); reply.raw.setHeader('content-length', '3'); reply.raw.end('abcFORGED'); });
+    app.get('/two-lengths', (request, reply) => { reply.hijack(); reply.raw.writeHead(200, ['content-length', '3', 'content-length', '6']); reply.raw.end('abcdef'); });
+    app.get('/odd-length', (request, reply) => { reply.hijack(); reply.raw.writeHead(200, { 'content-length': '0x3' }); reply.raw.end('abc'); });
+    app.get('/no-content', (request, reply) => { reply.hijack(); reply.raw.writeHead(204, { 'content-length': '30' }); reply.raw.end(); });
+    app.get('/hints', async (request, reply) => { reply.raw.writeEarlyHints({ link: '</' + 'x'.repeat(20000) + '>; rel=preload' }); reply.raw.writeEarlyHints({ link: '</a.css>; rel=preload' }); return { good: true }; });
     app.get('/good', async () => ({ good: true }));
   },
 };`;
@@ -28,11 +32,23 @@ t.test('a plugin cannot break the protocol of the connection it answers on', asy
   t.equal((await kernel.verb('load', 'liar')).status, 200, 'a plugin with a heap of its own loads, though it boots twice');
   t.equal((await kernel.verb('start', 'liar')).status, 200);
 
-  for (const path of ['status-message', 'informational', 'whole']) {
+  for (const path of ['status-message', 'informational', 'whole', 'two-lengths', 'odd-length']) {
     const answer = await kernel.get(`/plugins/liar/${path}`);
     t.equal(answer.status, 502, `${path} is a bad answer`);
     t.equal(answer.json.code, 'PLUGIN_BAD_ANSWER');
   }
+
+  /** All that is answered to this until the connection ends. */
+  const said = async (text: string): Promise<string> => {
+    const { hostname, port } = new URL(kernel.url);
+    const socket = connect(Number(port), hostname);
+    let received = '';
+    socket.on('data', (data: Buffer) => (received += data.toString('latin1')));
+    socket.write(text);
+    await once(socket, 'end');
+    socket.end();
+    return received;
+  };
 
   for (const path of ['long', 'short']) {
     await t.rejects(kernel.get(`/plugins/liar/${path}`), `an answer that is too ${path} is cut off`);
@@ -48,6 +64,12 @@ t.test('a plugin cannot break the protocol of the connection it answers on', asy
   }
 
   t.strictSame((await kernel.get('/plugins/liar/good')).json, { good: true });
+  const both = await said(`GET /plugins/liar/no-content HTTP/1.1\r\nhost: x\r\n\r\nGET /plugins/liar/good HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`);
+  t.match(both, /^HTTP\/1\.1 204 No Content\r\n[^]*HTTP\/1\.1 200 OK\r\n[^]*\{"good":true\}$/, 'an answer that can have no body leaves the connection in order');
+  t.notMatch(both.split('HTTP/1.1 200')[0], /content-length/i, 'and promises none');
+  const hinted = await said('GET /plugins/liar/hints HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
+  t.match(hinted, /^HTTP\/1\.1 103 Early Hints\r\nLink: <\/a\.css>; rel=preload\r\n\r\nHTTP\/1\.1 200 OK/i, 'a hint as long as a book is none');
+  t.match(await said('GET /plugins/liar/hints HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 OK/, 'HTTP/1.0 has no hints');
   t.equal((await kernel.get('/plugins/hello/')).status, 200);
   t.equal((await kernel.status('liar')).deaths.length, 0, 'the plugin itself lives');
 

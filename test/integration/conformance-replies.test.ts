@@ -51,13 +51,15 @@ t.test('answers through a worker are what they are in a plain Fastify', async (t
       for (const name of names) {
         const status = STATUS[name] ?? 200;
         const headStatus = HEAD_STATUS[name] ?? 200;
+        // Right by design: what a plain Fastify says of the length of a 204, to HEAD, is what RFC 9110 forbids (8.6).
+        const unsized = headStatus === 204 ? ['content-length'] : [];
         const except = [...(WITHOUT_REASON.has(name) ? ['reason'] : []), ...(WITHOUT_INTERIM.has(name) ? ['interim'] : [])];
         // Right by design: chunks and trailers to a client that cannot read them are what a plain Fastify sends, and what HTTP forbids.
         const unchunked = sentence === 'trailers' ? [...except, 'trailers', 'trailer', 'transfer-encoding'] : except;
         await same(t, `${name} to GET`, get(`/reply/${name}`), { status, error: status === 500, cut: name.endsWith('fails-later'), except });
         if (name === 'raw-trailers') continue; // which a plain Fastify answers to nobody else
-        await same(t, `${name} to HEAD`, message('HEAD', `${MOUNT}/reply/${name}`), { status: headStatus, error: headStatus === 500, except: unchunked });
-        await same(t, `${name} to HTTP/1.0`, message('GET', `${MOUNT}/reply/${name}`, { version: '1.0' }), { status, error: status === 500, except: unchunked });
+        await same(t, `${name} to HEAD`, message('HEAD', `${MOUNT}/reply/${name}`), { status: headStatus, error: headStatus === 500, except: [...unchunked, ...unsized] });
+        await same(t, `${name} to HTTP/1.0`, message('GET', `${MOUNT}/reply/${name}`, { version: '1.0' }), { status, error: status === 500, except: name === 'hints' ? ['interim'] : unchunked }); // which knows none (15.2)
       }
     });
   }

@@ -40,7 +40,11 @@ const DEATHS: readonly { readonly name: string; readonly path: string; readonly 
   // By all of its ports at once: either the channel is first to notice, or Piscina.
   { name: 'a message that is no frame', path: '/fault/garbage-null', kind: 'crashed', cause: /^it sent what is no frame$/ },
   { name: 'a frame of no kind', path: '/fault/garbage-object', kind: 'crashed', cause: /^it sent a undefined frame that cannot be handled|^Error: Unexpected message from Worker/ },
-  { name: 'log lines that are no text', path: '/fault/garbage-log', kind: 'crashed', cause: /its lines are no text$|^Error: Unexpected message from Worker/ },
+  { name: 'log lines that are no text', path: '/fault/garbage-log', kind: 'crashed', cause: /something else where text belongs$|^Error: Unexpected message from Worker/ },
+  { name: 'a port where a number belongs', path: '/fault/garbage-ref', kind: 'crashed', cause: /something else where a number belongs$|^Error: Unexpected message from Worker/ },
+  { name: 'a port where bytes belong', path: '/fault/garbage-event', kind: 'crashed', cause: /something else where bytes belong$|^Error: Unexpected message from Worker/ },
+  { name: 'credit for nothing', path: '/fault/garbage-credit', kind: 'crashed', cause: /it gave credit for bytes that it never got$|^Error: Unexpected message from Worker/ },
+  { name: 'a body before its head', path: '/fault/garbage-chunk', kind: 'crashed', cause: /its head is missing$|^Error: Unexpected message from Worker/ },
   { name: 'an error as long as a book', path: '/timer/throw-book', kind: 'crashed', cause: /^Error: x{100,1020}$/ },
   { name: 'a flood of frames', path: '/fault/frames', kind: 'crashed', cause: /^it sent more than \d+ frames in a second$/, loopHeldMaxMs: 400 }, // so many frames are read first, at 1 to 2 µs each
   { name: 'a throw in a timer with nothing in flight', path: '/later/throw', kind: 'crashed', cause: /^Error: a secret/ },

@@ -193,13 +193,13 @@ t.test('WebSocket through a worker', async (t) => {
     t.equal((await kernel.get(`${at}/echo`)).status, 404, 'one that is for nothing else is not there without');
   });
 
-  test('a refusal has the bytes that Fastify alone would send', async (t) => {
+  test('a refusal has the bytes that Fastify alone would send, and is the last on its connection', async (t) => {
     const app = fastify();
     await app.register(async (scope) => { await switchboard.routes!(scope as never, {} as never); });
     await app.listen({ port: 0, host: '127.0.0.1' });
     t.teardown(() => app.close());
     const alone = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
-    const bare = ({ text }: Wire): string => text().replace(/^date: .*\r\n/im, 'date\r\n');
+    const bare = ({ text }: Wire): string => text().replace(/^date: .*\r\n/im, 'date\r\n').replace(/^connection: (close|keep-alive)\r\n/im, '');
     const cases: readonly [sentence: string, path: string, headers?: Record<string, string | undefined>][] = [
       ['a hook refuses', '/guarded'],
       ['a version that it does not speak', '/echo', { 'sec-websocket-version': '99' }],
@@ -216,6 +216,7 @@ t.test('WebSocket through a worker', async (t) => {
       await Promise.all(wires.map(({ ended }) => ended));
       t.match(bare(wires[0]), /^HTTP\/1\.1 [14]/);
       t.equal(bare(wires[1]), bare(wires[0]), sentence);
+      if (!bare(wires[1]).startsWith('HTTP/1.1 101')) t.match(wires[1].text(), /^connection: close\r\n/im);
     }
     t.match(await refusal(wire(t, kernel.url, handshake(`${at}/broken`))), { status: 409, json: { statusCode: 409, message: 'no tea left', requestId: /\S/ } }, 'an error has our body');
     t.match(await refusal(wire(t, kernel.url, handshake(`${at}/absent`))), { status: 404, json: { code: 'ROUTE_UNKNOWN' } }, 'and so has a path that is not there');
@@ -505,7 +506,8 @@ async function anyProtocol(t: Test, kernel: TestKernel): Promise<void> {
       app.server.on('upgrade', (request, socket, head) => {
         const ways = {
           '/mirror': () => { socket.write(HEAD); socket.write(head); socket.pipe(socket); },
-          '/asks-first': () => socket.once('data', (data) => { socket.write(HEAD + data); socket.end(); }),
+          '/listens': () => socket.on('data', (data) => app.log.info('overheard ' + data)).write('HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nno', () => setTimeout(() => socket.end(), 100)),
+          '/babbles': () => socket.write('hello\\r\\n\\r\\n'),
           '/half': () => { socket.write(HEAD); let text = head.toString(); socket.on('data', (data) => { text += data; }).on('end', () => socket.end('heard ' + text)); },
           '/first': () => { socket.write(HEAD); socket.end('all I have'); let text = ''; socket.on('data', (data) => { text += data; }).on('end', () => app.log.info('heard ' + text)); },
           '/never': () => {},
@@ -542,12 +544,16 @@ async function anyProtocol(t: Test, kernel: TestKernel): Promise<void> {
     await says(mirror, 'early and late');
     mirror.socket.end();
     await mirror.ended;
-    const asked = tunnel(t, '/asks-first');
-    await eventually('the plugin has it', 2_000, async () => ((await kernel.status('narrow')).requests.inFlight === 1 ? true : undefined));
-    asked.socket.write('before the answer');
-    await asked.ended;
-    t.equal(body(asked), 'before the answer', 'a plugin may listen before it answers');
-    asked.socket.end();
+  });
+
+  test('what the client says to a plugin that has not switched is not for its ears', async (t) => {
+    const refused = tunnel(t, '/listens');
+    refused.socket.write('before the answer');
+    await eventually('it refuses', 2_000, async () => (refused.text() === '' ? undefined : true));
+    refused.socket.write('GET /plugins/other/ HTTP/1.1\r\nhost: test\r\n\r\n');
+    await refused.ended;
+    t.equal(refused.text(), 'HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 2\r\n\r\nno');
+    t.notOk(kernel.logLines.some(({ msg }) => msg?.startsWith('overheard')));
   });
 
   test('either side may end first, and still hear the other', async (t) => {
@@ -584,7 +590,7 @@ async function anyProtocol(t: Test, kernel: TestKernel): Promise<void> {
   });
 
   test('no answer is answered by the kernel', async (t) => {
-    for (const path of ['/destroys', '/ends']) t.match(await refusal(tunnel(t, path)), { status: 502, json: { code: 'PLUGIN_BAD_ANSWER', requestId: /\S/ } }, path);
+    for (const path of ['/destroys', '/ends', '/babbles']) t.match(await refusal(tunnel(t, path)), { status: 502, json: { code: 'PLUGIN_BAD_ANSWER', requestId: /\S/ } }, path);
     const began = performance.now();
     t.match(await refusal(tunnel(t, '/never')), { status: 504, json: { code: 'PLUGIN_TIMEOUT' } });
     t.ok(performance.now() - began >= 990, 'after timeoutMs');
@@ -614,8 +620,8 @@ async function anyProtocol(t: Test, kernel: TestKernel): Promise<void> {
 
   test('frames that are no tunnel\'s end the generation that sends them, and nothing else', async (t) => {
     for (const [path, cause] of [
-      ['/credits', /a credit frame that cannot be handled: that is no credit/],
-      ['/cheats', /a chunk frame that cannot be handled: it sends more than there is room for/],
+      ['/credits', /a credit frame that cannot be handled: it gave credit for bytes that it never got/],
+      ['/cheats', /a chunk frame that cannot be handled: it sent more bytes than it had credit for/],
       ['/answers', /a response frame that cannot be handled: the answer of a tunnel is among its bytes/],
       ['/accepts', /a upgraded frame that cannot be handled: it has been accepted already/],
     ] as const) {

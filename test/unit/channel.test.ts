@@ -157,6 +157,21 @@ t.test('credits bound what is under way and lose nothing', async (t) => {
   t.ok(consumed > 9_000_000);
 });
 
+t.test('who does not keep to the credits is found out', async (t) => {
+  const sender = new SendWindow();
+  for (const bytes of [1, 0, -1, 0.5, NaN, Infinity, '5', undefined]) t.throws(() => sender.grant(bytes as number), /never got/, `a credit of ${bytes} without anything sent`);
+  sender.take(10);
+  t.throws(() => sender.grant(11), /never got/, 'more than was sent');
+  sender.grant(10);
+
+  const receiver = new ReceiveWindow();
+  receiver.admit(STREAM_WINDOW_BYTES - 1);
+  receiver.admit(1_000_000);
+  t.throws(() => receiver.admit(1), /more bytes than/, 'one chunk may overdraw the window, and not a second one');
+  t.ok(receiver.consume(STREAM_WINDOW_BYTES + 1_000_000 - 1) > 0);
+  receiver.admit(1);
+});
+
 t.test('what the other side has sent before its end can still be read, up to a bound', async (t) => {
   const { channel, peer, received } = pair();
   peer.postMessage([{ n: 1 }, { n: 2 }]);

@@ -78,7 +78,7 @@ t.test('the watchdog', async (t) => {
         watchdog.look();
       }
     };
-    return { watchdog, watched, reports, pass, has: (now: number | null) => { bytes = now; }, measured: () => measured, jump: (ms: number) => { now += ms; watchdog.look(); } };
+    return { watchdog, watched, reports, pass, has: (now: number | null) => { bytes = now; }, measured: () => measured, sleep: (ms: number) => { now += ms; }, jump: (ms: number) => { now += ms; watchdog.look(); } };
   };
 
   await t.test('says nothing while the heart beats', async (t) => {
@@ -120,6 +120,14 @@ t.test('the watchdog', async (t) => {
     t.strictSame(reports, []);
     pass(1_200, false);
     t.equal(reports.at(-1)?.startsWith('hang'), true, 'and still sees a hang after that');
+  });
+  await t.test('also when the first thing after that is a request', async (t) => {
+    const { reports, pass, watchdog, jump, sleep } = setup();
+    pass(300, true);
+    sleep(2_000);
+    watchdog.hurry();
+    jump(WATCHDOG_BUSY_INTERVAL_MS);
+    t.strictSame(reports, []);
   });
   await t.test('looks often while requests are under way, and seldom in the quiet', async (t) => {
     let busy = true;
