@@ -7,7 +7,8 @@ import { Type, type Static } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
 import { BulkheadError } from '../protocol/errors.js';
 import { permissionProblems } from '../protocol/permissions.js';
-import { pluginNameProblem } from '../protocol/plugin.js';
+import { THREADS_MAX } from '../protocol/limits.js';
+import { isThreads, pluginNameProblem } from '../protocol/plugin.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -32,6 +33,8 @@ const Variables = Type.Object({
   POSTGRES_DB: text('bulkhead', '^[A-Za-z_][A-Za-z0-9_]{0,62}$', 'must be a plain PostgreSQL name'),
   DATABASE_URL: text(''),
   DATABASE_POOL_MAX: whole(1, 1_000, '10'),
+  DATABASE_ROLES: { ...Switch, default: 'true' },
+  DATABASE_WAIT_MS: whole(0, 3_600_000, '30000'),
   PLUGINS_ENABLED: text(''),
   PLUGINS_DIR: text('plugins', '[^:]', 'must be one or several folders, separated by ":"'),
   DATA_DIR: text('.data', '\\S', 'must be a folder'),
@@ -53,8 +56,12 @@ export interface Config {
   readonly databaseUrl: string | null;
   /** Most connections of the kernel's pool. */
   readonly databasePoolMax: number;
-  /** User and database of the embedded default. */
-  readonly embedded: { readonly user: string; readonly database: string };
+  /** Whether each plugin logs in as a role of its own. */
+  readonly databaseRoles: boolean;
+  /** How long the boot waits for the database before the log says that it is missing. */
+  readonly databaseWaitMs: number;
+  /** User and database of the embedded default, and most connections to it: those of this kernel, of another that is being replaced, and some for tools. */
+  readonly embedded: { readonly user: string; readonly database: string; readonly connections: number };
   /** Loaded and started at boot, in this order. */
   readonly pluginsEnabled: readonly string[];
   /** Absolute paths. */
@@ -93,7 +100,11 @@ export function parseConfig(environment: Environment, directory: string): Config
     const problem = pluginNameProblem(name);
     if (problem !== null) problems.push(`PLUGINS_ENABLED has "${name}", which cannot be the name of a plugin: ${problem}`);
   }
-  for (const [name, value] of Object.entries(environment)) if (value !== undefined && PERMISSIONS_VARIABLE.test(name)) problems.push(...permissionProblems(name, splitList(value, ',')));
+  for (const [name, value = ''] of Object.entries(environment)) if (PERMISSIONS_VARIABLE.test(name)) problems.push(...permissionProblems(name, splitList(value, ',')));
+  for (const variable of pluginsEnabled.map(threadsVariable)) {
+    const value = environment[variable] ?? '';
+    if (value !== '' && !isThreads(Number(value))) problems.push(`${variable} must be a whole number from 1 to ${THREADS_MAX}, not ${JSON.stringify(value)}`);
+  }
   if (problems.length > 0) throw new BulkheadError('CONFIG_INVALID', { problems });
 
   return Object.freeze({
@@ -104,7 +115,9 @@ export function parseConfig(environment: Environment, directory: string): Config
     logLevel: variables.LOG_LEVEL,
     databaseUrl: variables.DATABASE_URL === '' ? null : variables.DATABASE_URL,
     databasePoolMax: Number(variables.DATABASE_POOL_MAX),
-    embedded: Object.freeze({ user: variables.POSTGRES_USER, database: variables.POSTGRES_DB }),
+    databaseRoles: variables.DATABASE_ROLES === 'true',
+    databaseWaitMs: Number(variables.DATABASE_WAIT_MS),
+    embedded: Object.freeze({ user: variables.POSTGRES_USER, database: variables.POSTGRES_DB, connections: 2 * Number(variables.DATABASE_POOL_MAX) + 20 }),
     pluginsEnabled: Object.freeze([...new Set(pluginsEnabled)]),
     pluginsDirs: Object.freeze(splitList(variables.PLUGINS_DIR, ':').map((dir) => resolve(directory, dir))),
     dataDir: resolve(directory, variables.DATA_DIR),
@@ -131,6 +144,8 @@ export interface PluginSettings {
   readonly config: Readonly<Record<string, string>>;
   /** From `PLUGIN_<NAME>_PERMISSIONS`. */
   readonly granted: readonly string[];
+  /** From `PLUGIN_<NAME>_THREADS`, NaN when that is no number; null leaves it to the manifest. */
+  readonly threads: number | null;
 }
 
 /** A variable belongs to the known plugin with the longest fitting name: `PLUGIN_A_B_KEY` to `a-b` if there is one, else to `a`. */
@@ -139,17 +154,25 @@ export function pluginSettings(variables: Readonly<Record<string, string>>, name
   const longer = known.map(prefixOf).filter((other) => other.length > prefix.length && other.startsWith(prefix));
   const all = Object.entries(variables).filter(([variable]) => variable.startsWith(prefix) && variable.length > prefix.length && !longer.some((other) => variable.startsWith(other)));
   const permissions = permissionsVariable(name);
-  const own = all.filter(([variable]) => variable !== permissions);
+  const threads = threadsVariable(name);
+  const own = all.filter(([variable]) => variable !== permissions && variable !== threads);
+  const value = (variable: string): string => all.find(([other]) => other === variable)?.[1] ?? '';
   return {
     environment: Object.fromEntries(own),
     config: Object.fromEntries(own.map(([variable, value]) => [variable.slice(prefix.length), value])),
-    granted: splitList(all.find(([variable]) => variable === permissions)?.[1] ?? '', ','),
+    granted: splitList(value(permissions), ','),
+    threads: value(threads) === '' ? null : Number(value(threads)),
   };
 }
 
 /** The variable that grants permissions to a plugin. */
 export function permissionsVariable(name: string): string {
   return `${prefixOf(name)}PERMISSIONS`;
+}
+
+/** The variable that says how many workers a plugin has. */
+export function threadsVariable(name: string): string {
+  return `${prefixOf(name)}THREADS`;
 }
 
 function prefixOf(name: string): string {

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BulkheadError } from '../protocol/errors.js';
-import { GUARDIAN_STOP_TIMEOUT_MS, RESTORE_WAIT_MS, SILENT_BOOT_FAILURES_MAX } from '../protocol/limits.js';
+import { GUARDIAN_STOP_TIMEOUT_MS, RESTORE_WAIT_MS, SILENT_BOOT_FAILURES_MAX } from '../protocol/guardian-limits.js';
 import { backOffMs } from './back-off.js';
 import { kernelEnvironment, type Config } from './config.js';
 import { startEmbeddedDatabase, type EmbeddedDatabase } from './database/embedded.js';

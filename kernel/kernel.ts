@@ -5,10 +5,12 @@ import { CONNECTIONS_CLOSE_TIMEOUT_MS, SHUTDOWN_TIMEOUT_MS } from '../protocol/l
 import { pluginSettings, type Config } from './config.js';
 import { Connections } from './connections.js';
 import { createDatabase } from './database/pool.js';
+import { Scopes } from './database/scopes.js';
 import { createServer } from './http/server.js';
 import { ownVersion } from './http/version.js';
 import type { KernelLogger } from './logger.js';
 import type { Ship } from './plugins/compartment.js';
+import { awaitDatabase } from './plugins/database-wait.js';
 import { firstLife, type PriorLife } from './plugins/prior-life.js';
 import { Supervisor } from './plugins/supervisor.js';
 import { Watchdog } from './plugins/watchdog.js';
@@ -41,17 +43,21 @@ export interface Kernel {
 export async function startKernel({ config, databaseUrl, logger: { log, writeLines }, plugins = config.pluginsEnabled.map(firstLife), onThread = () => {}, onPrior = () => {} }: KernelOptions): Promise<Kernel> {
   const database = createDatabase({ url: databaseUrl, poolMax: config.databasePoolMax, applicationName: 'bulkhead', log });
   const supervisor = new Supervisor({
-    ship: { log, writeLines, database, services: new ServiceRegistry(), events: new EventBus(), watchdog: new Watchdog(), onThread },
+    ship: { log, writeLines, database, scopes: new Scopes({ database, roles: config.databaseRoles, log }), services: new ServiceRegistry(), events: new EventBus(), watchdog: new Watchdog(), onThread },
     pluginsDirs: config.pluginsDirs,
     workDir: config.dataDir,
     standbyWorkers: config.standbyWorkers,
+    onChange: (plugin) => tell(plugin),
     settings: (name, known) => ({ ...pluginSettings(config.pluginVariables, name, known), logLevel: config.logLevel, debug: config.debug, trustProxy: config.trustProxy }),
   });
-  const silence = supervisor.onTransition(({ plugin }) => onPrior(plugin, supervisor.priorOf(plugin)));
+  let tell = (plugin: string): void => onPrior(plugin, supervisor.priorOf(plugin));
+  supervisor.onTransition(({ plugin }) => tell(plugin));
   // The plugins' threads begin while this one makes its server.
   const booted = supervisor.boot(plugins);
+  let complete = false;
+  void booted.then(() => awaitDatabase(supervisor, config.databaseWaitMs, log)).then(() => { complete = true; });
   const server = await createServer({
-    appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => supervisor.booted,
+    appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => complete,
   }).catch(async (error: unknown) => {
     await supervisor.shutdown();
     await database.close();
@@ -62,7 +68,7 @@ export async function startKernel({ config, databaseUrl, logger: { log, writeLin
   let stopped: Promise<void> | null = null;
   const stopAll = async (): Promise<void> => {
     // What stops now, the next kernel shall start.
-    silence();
+    tell = () => {};
     const closed = server.close();
     await supervisor.shutdown();
     await connections.close(CONNECTIONS_CLOSE_TIMEOUT_MS);

@@ -64,6 +64,12 @@ export const ERRORS = Object.freeze({
     `The event "${p.topic}" has ${p.bytes} bytes; at most ${p.maxBytes} are allowed. Send a reference instead of the data.`),
   DATABASE_UNAVAILABLE: entry(503, true, (p: { reason: string }) =>
     `The database cannot be reached: ${p.reason}.`),
+  DATABASE_BUSY: entry(503, true, (p: { reason: string }) =>
+    `No connection to the database is free: ${p.reason}.`),
+  DATABASE_SETUP_FAILED: entry(500, false, (p: Caused) =>
+    `The database cannot be prepared for plugin "${p.name}": ${p.reason}.`),
+  PLUGIN_MIGRATION_FAILED: entry(422, false, (p: Caused & { migration: string }) =>
+    `Migration ${p.migration} of plugin "${p.name}" failed: ${p.reason}`),
   PAYLOAD_TOO_LARGE: entry(413, false, (p: Named & { limitBytes: number }) =>
     `The body is larger than the ${p.limitBytes} bytes that plugin "${p.name}" accepts.`),
   OPERATOR_UNAUTHORIZED: entry(401, false, (_: Record<never, never>) =>

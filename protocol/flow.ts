@@ -61,7 +61,7 @@ export class ReceiveWindow {
   /** Accounts for consumed bytes. Returns the credit to send now, or 0. */
   consume(bytes: number): number {
     this.#owed += bytes;
-    if (this.#owed < STREAM_WINDOW_BYTES / 4) return 0;
+    if (this.#owed < STREAM_WINDOW_BYTES / 2) return 0;
     const credit = this.#owed;
     this.#owed = 0;
     this.#uncredited -= credit;
@@ -75,4 +75,9 @@ export class ReceiveWindow {
  */
 export function ownedBytes(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes);
+}
+
+/** The same for bytes that nobody here looks at any more: a copy only when their memory is not all theirs. */
+export function movedBytes(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return bytes.buffer.byteLength === bytes.byteLength ? (bytes as Uint8Array<ArrayBuffer>) : ownedBytes(bytes);
 }

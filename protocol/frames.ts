@@ -64,11 +64,13 @@ export interface LeaseOpenFrame { readonly kind: 'lease-open'; readonly lease: n
 export interface LeaseGrantedFrame { readonly kind: 'lease-granted'; readonly lease: number; readonly processId: number }
 /** Bytes of the PostgreSQL protocol, in either direction. */
 export interface LeaseDataFrame { readonly kind: 'lease-data'; readonly lease: number; readonly data: Uint8Array }
+/** Others wait for a connection: the host gives this one back as soon as nobody there has it. */
+export interface LeaseRecallFrame { readonly kind: 'lease-recall'; readonly lease: number }
 export interface LeaseCreditFrame { readonly kind: 'lease-credit'; readonly lease: number; readonly bytes: number }
 /** The host gives the connection back. */
 export interface LeaseReturnFrame { readonly kind: 'lease-return'; readonly lease: number }
 /** The lease was refused or has ended by the kernel's or the server's doing. */
-export interface LeaseEndedFrame { readonly kind: 'lease-ended'; readonly lease: number; readonly error: PlainError }
+export interface LeaseEndedFrame { readonly kind: 'lease-ended'; readonly lease: number; readonly error: PlainError; readonly crowded?: boolean }
 
 export interface ProvideFrame { readonly kind: 'provide'; readonly service: string }
 /** The host wants a direct port to the provider of `service`; `ref` is its own number for the answer. */
@@ -94,7 +96,7 @@ export interface FatalFrame { readonly kind: 'fatal'; readonly error: PlainError
 
 export type KernelToHostFrame =
   | RequestFrame | UpgradeFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
-  | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseEndedFrame
+  | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseRecallFrame | LeaseEndedFrame
   | ServiceOpenedFrame | ServiceAcceptFrame | EventFrame;
 
 export type HostToKernelFrame =
@@ -105,6 +107,8 @@ export type HostToKernelFrame =
 
 /** What travels on a direct port from consumer to provider. `method` is null when the service is a function. */
 export interface CallFrame { readonly kind: 'call'; readonly id: number; readonly method: string | null; readonly args: readonly unknown[] }
+/** Also from consumer to provider: nobody waits for the result of call `id` any more. */
+export interface CallCancelFrame { readonly kind: 'cancel'; readonly id: number }
 /** What travels back. */
 export type ReplyFrame =
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }

@@ -21,6 +21,8 @@ export interface HostOrder {
   readonly environment: Readonly<Record<string, string>>;
   /** The same without the prefix, as `ctx.config`. */
   readonly config: Readonly<Record<string, string>>;
+  /** Workers that run the plugin, or null for as many as its manifest says. */
+  readonly threads: number | null;
   /** A level of pino. */
   readonly logLevel: string;
   /** Whether clients see the text of unexpected errors. */

@@ -23,8 +23,14 @@ export interface PluginLimits {
   readonly replayWaitMs: number;
   /** How long a plugin that is stopped may finish what it has begun, in milliseconds (0 to 60,000); a kernel that stops waits no longer than SHUTDOWN_TIMEOUT_MS in all. */
   readonly drainTimeoutMs: number;
-  /** PostgreSQL connections lent to the worker at one time (1 to 100). */
+  /** PostgreSQL connections lent to the plugin at one time (1 to 100); shared out evenly among its workers, at least one each. */
   readonly connections: number;
+  /** Longest statement on a lent connection, in milliseconds (1 to 86,400,000). */
+  readonly statementTimeoutMs: number;
+  /** How long a transaction may be open without a statement, in milliseconds (1 to 86,400,000). */
+  readonly transactionIdleMs: number;
+  /** How long a connection may be lent at one time, in milliseconds (1,000 to 86,400,000): one that listens for notifications has to be opened anew after that. */
+  readonly loanMs: number;
 }
 
 export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
@@ -48,6 +54,12 @@ export const PLUGIN_LIMITS: PluginLimits = Object.freeze({
   drainTimeoutMs: 5_000,
   // Less than half of the pool's default of 10: two busy plugins leave some for the rest.
   connections: 4,
+  // As long as a request may take to be answered.
+  statementTimeoutMs: 30_000,
+  // It holds locks that others wait for; what a handler does between two statements takes milliseconds.
+  transactionIdleMs: 10_000,
+  // A pool gives an idle connection back after two seconds; a listener that opens one anew each hour costs nothing.
+  loanMs: 3_600_000,
 });
 
 /** What `memoryMb` is above `heapMb` when a manifest does not say: the default of the one less the default of the other. */
@@ -81,45 +93,30 @@ export const PORT_CLOSED_GRACE_MS = 1_000;
 /** After this the kernel leaves whatever has not ended: drain, `stop()` and the last answers, one after the other. */
 export const SHUTDOWN_TIMEOUT_MS = 8_500;
 
-/** How long the guardian waits for a kernel that was told to stop, which ends itself before; then it is killed. */
-export const KERNEL_STOP_TIMEOUT_MS = 9_000;
-/** After this the guardian ends although something has not; Docker sends SIGKILL at ten seconds. */
-export const GUARDIAN_STOP_TIMEOUT_MS = 9_500;
-/** How long a kernel may take until it could answer: 0.4 s here, more on a machine that swaps; one that hangs is replaced. */
-export const KERNEL_BOOT_TIMEOUT_MS = 30_000;
-/** A kernel that ends sooner after its plugins came up counts like one that could not boot, so that the next ones wait longer each time: a fault of its own is a matter of chance, and hits later. */
-export const KERNEL_SETTLED_AFTER_MS = 1_000;
-/** How long connections wait for the plugins of a kernel that died, once the next one could answer: a plugin whose `start()` is slow holds up nobody else for longer. */
-export const RESTORE_WAIT_MS = 5_000;
-/** Kernels in a row that may fail to boot before clients are told instead of kept waiting: the first may have met what its predecessor left. */
-export const SILENT_BOOT_FAILURES_MAX = 3;
-/** Connections that wait for a kernel at one time: ten seconds of 200 a second. Each costs a descriptor and some KB. */
-export const HELD_CONNECTIONS_MAX = 2_000;
-/** How long one of them waits: ten kernels could have started, and few clients wait longer. */
-export const HELD_TIMEOUT_MS = 10_000;
-/** How long a client may take to ask the guardian and to read its answer of some hundred bytes. */
-export const NOTICE_TIMEOUT_MS = 5_000;
-/** How long the guardian remembers that a plugin took the whole kernel down. */
-export const OFFENCE_WINDOW_MS = 600_000;
-/** How often a plugin may do that within the window: once is an accident. */
-export const OFFENCES_BEFORE_QUARANTINE = 2;
-/** Threads of one kernel that the guardian knows: those that live, and the last hundreds that ended, which may still hold on to a heap. */
-export const THREADS_REMEMBERED_MAX = 1_000;
-/** Diagnostic reports of dead kernels that are kept for a human: some 50 KB each. */
-export const REPORTS_MAX = 5;
-/** Largest report that is read: with few threads it has 50 KB, and nothing sensible has a hundred times that. */
-export const REPORT_MAX_BYTES = 4 * MIB;
-
 /** Silence of a worker that imports, initialises or compiles its schemas, which hold the loop by right; on a machine with more to do than processors for long. */
 export const BOOT_HANG_TIMEOUT_MS = 5_000;
 /** Silence at that time that is reported: half of it. */
 export const BOOT_UNRESPONSIVE_AFTER_MS = 2_500;
 /** How often a host bumps its heartbeat: five times within the shortest silence that is reported. */
 export const HEARTBEAT_INTERVAL_MS = 100;
+/** How often a host does so that has no work: each beat costs 0.2 ms of a core that was asleep, which 50 idle plugins make 10 % at the other pace. A hang that begins at rest is seen by as much later as this is longer. */
+export const HEARTBEAT_REST_INTERVAL_MS = 250;
+/** Beats without a frame after which it has no work: a second. */
+export const HEARTBEATS_BEFORE_REST_MAX = 10;
+/** What a thread without work has to do between two beats, in milliseconds: the beat itself, which takes up to 1 on a busy machine. */
+export const RESTING_WORK_MAX_MS = 5;
+/** How often a worker looks whether there was a request since it last looked. */
+export const QUIET_LOOK_INTERVAL_MS = 5_000;
+/** Such looks in a row after which it collects its garbage, which takes some 30 ms: sooner, the next request is about to come, and Node 20 takes it for a busy one still. */
+export const QUIET_LOOKS_MAX = 2;
+/** Largest heap that is collected so: for one of 10 MiB it takes those 30 ms. */
+export const QUIET_HEAP_MAX_BYTES = 32 * MIB;
+/** Bytes from the kernel after which a worker frees those it has used: a collection of the young takes 1 ms; of 8 MiB at a time V8 is the first to collect, which takes 20. */
+export const RECEIVED_BEFORE_COLLECTION_BYTES = 4 * MIB;
 /** How often the kernel looks at all heartbeats while requests are under way: a hang is seen at most this much after its limit. */
 export const WATCHDOG_BUSY_INTERVAL_MS = 20;
-/** How often it looks in the quiet, where each look wakes the machine: a hang of a timer is seen at most this much after its limit. */
-export const WATCHDOG_INTERVAL_MS = 100;
+/** How often it looks in the quiet, where each look wakes the machine: a hang of a timer is seen at most this much after its limit, and a heart that rests later still. */
+export const WATCHDOG_INTERVAL_MS = 250;
 /** Time without a request after which it is quiet: a timer is not set anew for every lone request. */
 export const WATCHDOG_QUIET_AFTER_MS = 1_000;
 /** Silence after which a worker is asked for its memory past its event loop: it cannot report it. */
@@ -173,8 +170,14 @@ export const EARLY_HINTS_MAX = 8;
 export const EARLY_HINT_MAX_CHARACTERS = 16 * KIB;
 /** Longest head of an answer to the wish for a tunnel: the same. */
 export const TUNNEL_HEAD_MAX_BYTES = 16 * KIB;
-/** Bytes of one stream that may be under way without the receiver's consent: two reads of a socket ahead per direction. */
+/** Bytes of one stream that may be under way without the receiver's consent, the last chunk not counted: two reads of a socket ahead per direction. */
 export const STREAM_WINDOW_BYTES = 256 * KIB;
+/** Largest piece in which an answer leaves its worker: each message costs both threads as much as to copy 50 KiB, and with half of the window one piece is made while another leaves. */
+export const STREAM_PIECE_BYTES = STREAM_WINDOW_BYTES / 2;
+/** Pieces that a worker can have in memory shared with the kernel, 4 MiB in all: two each, of whatever size, for sixteen downloads at once. */
+export const SLOTS_MAX = 32;
+/** Smallest piece that goes there: below it, memory of its own costs no more. */
+export const SLOT_MIN_BYTES = 16 * KIB;
 /** Frames posted in one message. Each saves a wake-up of the other thread, but that begins only when the message is there: with 256 both took turns in standing still, with 8 a busy plugin answers a third more. */
 export const CHANNEL_BATCH_MAX_FRAMES = 8;
 /** Messages of a worker that are still read after its end: its last answers and words. */
@@ -192,7 +195,7 @@ export const SERVICE_CALLS_MAX_PENDING = 1_024;
 /** How long a service call may take: less than a request, so that the caller can still answer. */
 export const SERVICE_CALL_TIMEOUT_MS = 10_000;
 
-/** Log lines per second of one plugin that are written; the rest is counted and reported in one line. */
+/** Log lines per second of one worker that are written; the rest is counted and reported in one line. */
 export const LOG_LINES_PER_SECOND_MAX = 500;
 /** What ended a generation or a step, as it is kept, logged and shown to clients: one sentence, and not what a plugin could write into an error. */
 export const CAUSE_MAX_CHARACTERS = 1_024;
@@ -218,17 +221,24 @@ export const DEADLINE_SWEEP_INTERVAL_MS = 50;
 
 /** How long the bundler's child process (16 MB) is kept after the last load. */
 export const BUNDLER_IDLE_MS = 5_000;
-
 /** Files of a plugin besides its code that its worker may read: templates and pictures, not a store. */
 export const PLUGIN_FILES_MAX = 1_000;
-/** Frames per second that one worker may send: the kernel reads one in one to two microseconds, so that a burst holds it for a tenth of a second or two; an honest plugin under full load sends some ten thousand. */
+/** Frames per second that one worker may send, however evenly: the kernel reads one in one to two microseconds, so that they take a tenth to a fifth of its time; an honest plugin under full load sends some ten thousand. */
 export const FRAMES_PER_SECOND_MAX = 100_000;
+/** Frames within FRAMES_AT_ONCE_MS after which they are a flood: to read them holds the kernel for 30 to 60 ms, and a word to each of 10,000 sockets is a third of it. */
+export const FRAMES_AT_ONCE_MAX = 30_000;
+/** What is at once: a few turns of a busy loop, in milliseconds. */
+export const FRAMES_AT_ONCE_MS = 100;
 /** Events that one plugin may publish per second; each is copied for every subscriber. */
 export const EVENTS_PER_SECOND_MAX = 10_000;
+/** Workers of one plugin: more than the cores of most machines, where any further one only costs memory. */
+export const THREADS_MAX = 16;
+/** Grants of one manifest: more are a list that nobody reads. */
+export const GRANTS_MAX = 64;
 /** Permissions that one manifest may ask for. */
 export const PERMISSIONS_MAX = 32;
 
-/** Longest plugin name: it is part of every path, log line and status row, and people read those. */
-export const PLUGIN_NAME_MAX_CHARACTERS = 64;
+/** Longest plugin name: with `bulkhead/` before it, it is an `application_name`, and with `plugin_` a role, and PostgreSQL cuts both off after 63. */
+export const PLUGIN_NAME_MAX_CHARACTERS = 54;
 /** Extra prefixes of one plugin. */
 export const MOUNTS_MAX = 16;

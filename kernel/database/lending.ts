@@ -1,30 +1,34 @@
 // Lends the kernel's connections to one generation of a plugin and takes them back, whatever its worker does. Must not know what is asked on them.
-import type { Socket } from 'node:net';
-import type { Transferable } from 'node:worker_threads';
-import type { PoolClient } from 'pg';
+import pg, { type PoolClient } from 'pg';
 import type { Logger } from 'pino';
-import { BulkheadError, type PlainError } from '../../protocol/errors.js';
-import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
-import type {
-  LeaseCreditFrame, LeaseDataFrame, LeaseEndedFrame, LeaseGrantedFrame, LeaseOpenFrame, LeaseReturnFrame,
-} from '../../protocol/frames.js';
-import { databaseUnavailable, processIdOf, socketOf, type Database } from './pool.js';
-import { Conversation } from './wire.js';
-
-type SendLease = (frame: LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseEndedFrame, transfer?: readonly Transferable[]) => void;
+import { BulkheadError } from '../../protocol/errors.js';
+import type { LeaseCreditFrame, LeaseDataFrame, LeaseOpenFrame, LeaseReturnFrame } from '../../protocol/frames.js';
+import { LOAN_LOOK_INTERVAL_MS } from '../../protocol/database-limits.js';
+import type { Borrower } from './borrowers.js';
+import { Loan, type SendLease } from './loan.js';
+import type { LoanLimits } from './loan-clock.js';
+import { databaseUnavailable, type Database } from './pool.js';
+import type { Login } from './pools.js';
+import type { Scope } from './scopes.js';
+import { isPassing } from './sql-state.js';
 
 export interface LendingOptions {
   readonly database: Database;
+  /** The plugin's own part of the database, made when it is first asked for. */
+  readonly scope: () => Promise<Scope>;
+  /** The server has not let its login in. */
+  readonly onRefused: () => void;
   /** Name of the plugin; its connections show up as `bulkhead/<plugin>` in `pg_stat_activity`. */
   readonly plugin: string;
   /** Most leases at one time. */
   readonly quota: number;
+  readonly limits: LoanLimits;
   /** Sends a frame to the host; does nothing once the host is gone. */
   readonly send: SendLease;
   readonly log: Pick<Logger, 'warn'>;
 }
 
-export class Lending {
+export class Lending implements Borrower {
   readonly #options: LendingOptions;
   /** By the host's numbers: asked for or lent, and not over. */
   readonly #loans = new Map<number, Loan>();
@@ -32,15 +36,38 @@ export class Lending {
   readonly #queue = new Set<Loan>();
   /** Places that this plugin takes up in the pool, counting connections that are still being cleaned or ended. */
   #places = 0;
+  /** Loans for which the pool was asked and has not answered. */
+  #waiting = 0;
   #revoked = false;
+  #looking: NodeJS.Timeout | null = null;
 
   constructor(options: LendingOptions) {
     this.#options = options;
+    options.database.borrowers.enter(this);
   }
 
   /** Leases that the host has asked for and that are not over. */
   get count(): number {
     return this.#loans.size;
+  }
+
+  get plugin(): string {
+    return this.#options.plugin;
+  }
+
+  get held(): number {
+    return [...this.#loans.values()].filter(({ held }) => held).length;
+  }
+
+  get claims(): number {
+    return this.#waiting + [...this.#loans.values()].filter(({ lent }) => lent).length;
+  }
+
+  callIn(): void {
+    const held = [...this.#loans.values()].filter((loan) => loan.held);
+    // The one that has been idle for longest; of those at work, the one that was lent first.
+    const [first] = held.sort((a, b) => (a.restingSince === b.restingSince ? 0 : a.restingSince - b.restingSince));
+    first?.recall();
   }
 
   /** Takes any frame of these kinds, whatever is in it; at worst the lease that it names ends. Never throws. */
@@ -63,38 +90,48 @@ export class Lending {
    */
   async revokeAll(): Promise<void> {
     this.#revoked = true;
+    this.#options.database.borrowers.leave(this);
     const lent = [...this.#loans.values()].filter((loan) => loan.lent);
     for (const loan of [...this.#loans.values()]) loan.revoke();
     await Promise.all(lent.map((loan) => loan.settled));
   }
 
   #open(lease: number): void {
-    const { quota, send, log } = this.#options;
-    const loan = new Loan(lease, send, log, () => {
+    const { quota, limits, send, log } = this.#options;
+    const onOver = (): void => {
       this.#queue.delete(loan);
-      if (this.#loans.get(lease) === loan) this.#loans.delete(lease);
-    });
-    if (this.#loans.size >= quota) return loan.end(new BulkheadError('DATABASE_UNAVAILABLE', { reason: `the plugin has all of its ${quota} connections open already` }));
+      if (this.#loans.get(lease) !== loan) return;
+      this.#loans.delete(lease);
+      if (this.#loans.size === 0) this.#endLooking();
+    };
+    const loan = new Loan({ lease, limits, send, log, onOver });
+    if (this.#loans.size >= quota) return loan.end(new BulkheadError('DATABASE_BUSY', { reason: `the plugin has all of its ${quota} connections open already` }));
     this.#loans.set(lease, loan);
+    this.#looking ??= setInterval(() => this.#look(), LOAN_LOOK_INTERVAL_MS).unref();
     if (this.#places < quota) loan.settled = this.#serve(loan);
     else this.#queue.add(loan);
   }
 
   /** One loan from the pool and back to it. */
   async #serve(loan: Loan): Promise<void> {
-    const { database, plugin } = this.#options;
+    const { database, scope, plugin, limits } = this.#options;
     this.#places += 1;
     let client: PoolClient | null = null;
     try {
-      client = await database.connect();
+      const { schema, login } = await scope();
+      // Its requests wait for a connection that it has already, not for one that nobody gives.
+      if (database.full && !database.borrowers.mayWait(this)) return loan.end(new BulkheadError('DATABASE_BUSY', { reason: 'all connections are in use, and no plugin has more of them' }), true);
+      client = await this.#checkOut(login).catch((error: unknown) => this.#checkOutMended(error));
       // One round trip per loan, not per query. It also finds out here, and not in the plugin, whether the connection is still alive.
-      if (!loan.over) await client.query(`SET application_name TO ${client.escapeLiteral(`bulkhead/${plugin}`)}`);
-      await loan.use(client);
+      if (!loan.over) await client.query(settings(plugin, schema, limits));
+      const used = loan.use(client);
+      database.borrowers.remind();
+      await used;
       if (loan.clean) {
         await client.query('DISCARD ALL');
         client.release();
       } else {
-        await database.discard(client);
+        await database.discard(client, loan.busy);
       }
     } catch (error) {
       // There was no connection, or it died under one of the kernel's own two statements.
@@ -109,136 +146,37 @@ export class Lending {
       }
     }
   }
+
+  /** A plugin can set its own role up so that it cannot log in: to make it anew mends that. */
+  async #checkOutMended(refusal: unknown): Promise<PoolClient> {
+    if (isPassing(refusal)) throw refusal;
+    this.#options.onRefused();
+    const { login } = await this.#options.scope();
+    return this.#checkOut(login);
+  }
+
+  async #checkOut(login: Login | null): Promise<PoolClient> {
+    this.#waiting += 1;
+    try {
+      return await this.#options.database.connect({ login, borrower: this });
+    } finally {
+      this.#waiting -= 1;
+    }
+  }
+
+  #look(): void {
+    const { borrowers } = this.#options.database;
+    borrowers.remind();
+    for (const loan of [...this.#loans.values()]) loan.look(borrowers.crowded);
+  }
+
+  #endLooking(): void {
+    if (this.#looking !== null) clearInterval(this.#looking);
+    this.#looking = null;
+  }
 }
 
-/** One lease: the bytes between a PostgreSQL socket and a host that may send anything. */
-class Loan {
-  /** Resolves when its place in the pool is free; never rejects. */
-  settled: Promise<void> = Promise.resolve();
-  readonly #lease: number;
-  readonly #send: SendLease;
-  readonly #log: Pick<Logger, 'warn'>;
-  readonly #onOver: () => void;
-  readonly #talk = new Conversation();
-  /** What the host may still send, as the host sees it. */
-  readonly #allowance = new SendWindow();
-  readonly #drained = new ReceiveWindow();
-  readonly #window = new SendWindow();
-  /** Bytes handed to the socket since it last had nothing to do. */
-  #draining = 0;
-  #socket: Socket | null = null;
-  #pgListeners: ((chunk: Buffer) => void)[] = [];
-  #finish: () => void = () => {};
-  #over = false;
-  #revoked = false;
-
-  constructor(lease: number, send: SendLease, log: Pick<Logger, 'warn'>, onOver: () => void) {
-    this.#lease = lease;
-    this.#send = send;
-    this.#log = log;
-    this.#onOver = onOver;
-  }
-
-  get over(): boolean {
-    return this.#over;
-  }
-
-  get lent(): boolean {
-    return this.#socket !== null;
-  }
-
-  /** Whether the next borrower cannot be harmed by what this one left unfinished. */
-  get clean(): boolean {
-    return this.#socket === null || (!this.#revoked && this.#talk.atRest);
-  }
-
-  /** Relays until the loan is over, from either side. */
-  async use(client: PoolClient): Promise<void> {
-    if (this.#over) return;
-    const finished = new Promise<void>((resolve) => (this.#finish = resolve));
-    const socket = (this.#socket = socketOf(client));
-    this.#pgListeners = socket.listeners('data') as ((chunk: Buffer) => void)[];
-    socket.removeAllListeners('data');
-    socket.on('data', this.#onData).on('drain', this.#onDrain).on('close', this.#onClose);
-    this.#send({ kind: 'lease-granted', lease: this.#lease, processId: processIdOf(client) });
-    await finished;
-  }
-
-  /** The host's bytes for the server. */
-  write(data: unknown): void {
-    const socket = this.#socket;
-    if (socket === null) return;
-    // Shared memory could change after it was read here.
-    if (!(data instanceof Uint8Array) || !(data.buffer instanceof ArrayBuffer)) return this.blame('it sent something else than bytes');
-    if (!this.#allowance.open) return this.blame('it sent more bytes than it had credit for');
-    this.#allowance.take(data.byteLength);
-    const bytes = this.#talk.ask(data);
-    if (this.#talk.garbled) return this.blame('it sent bytes that are not PostgreSQL\'s protocol');
-    this.#draining += bytes;
-    if (bytes === 0 || socket.write(bytes < data.byteLength ? data.subarray(0, bytes) : data)) this.#onDrain();
-    // The host's client says goodbye: to the kernel, which keeps the connection.
-    if (bytes < data.byteLength) this.end(null);
-  }
-
-  /** The host has room for more of the server's bytes. */
-  credit(bytes: number): void {
-    if (this.#socket === null) return;
-    try {
-      this.#window.grant(bytes);
-    } catch (error) {
-      this.blame((error as Error).message);
-    }
-  }
-
-  blame(what: string): void {
-    this.#log.warn({ lease: this.#lease }, `a database connection was taken away from the plugin: ${what}`);
-    this.revoke();
-    this.#tell(new BulkheadError('DATABASE_UNAVAILABLE', { reason: `the plugin lost the connection because ${what}` }));
-  }
-
-  /** Ends the loan without trust in what was said on it. */
-  revoke(): void {
-    this.#revoked = true;
-    this.end(null);
-  }
-
-  /** Stops the relay at once; the host hears of an error, as long as it has not ended the lease itself. */
-  end(error: BulkheadError | null): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#onOver();
-    const socket = this.#socket;
-    if (socket !== null) {
-      socket.off('data', this.#onData).off('drain', this.#onDrain).off('close', this.#onClose);
-      if (this.clean) for (const listener of this.#pgListeners) socket.on('data', listener);
-      socket.resume();
-    }
-    if (error !== null) this.#tell(error);
-    this.#finish();
-  }
-
-  #tell({ name, message, code, statusCode }: BulkheadError): void {
-    const error: PlainError = { name, message, code, statusCode };
-    this.#send({ kind: 'lease-ended', lease: this.#lease, error });
-  }
-
-  readonly #onData = (chunk: Buffer): void => {
-    const { byteLength } = chunk;
-    this.#talk.answer(chunk);
-    const data = chunk.buffer.byteLength === byteLength ? (chunk as Uint8Array<ArrayBuffer>) : ownedBytes(chunk);
-    this.#send({ kind: 'lease-data', lease: this.#lease, data }, [data.buffer]);
-    if (this.#window.take(byteLength)) return;
-    this.#socket?.pause();
-    this.#window.whenOpen(() => this.#socket?.resume());
-  };
-
-  readonly #onDrain = (): void => {
-    const credit = this.#drained.consume(this.#draining);
-    this.#draining = 0;
-    if (credit === 0) return;
-    this.#allowance.grant(credit);
-    this.#send({ kind: 'lease-credit', lease: this.#lease, bytes: credit });
-  };
-
-  readonly #onClose = (): void => this.end(databaseUnavailable(new Error('the server closed the connection')));
+/** What a borrower finds on every connection. The server's own limits come before the kernel's, and tell the plugin which statement it was; but a plugin can turn them off. */
+function settings(plugin: string, schema: string, { statementTimeoutMs, transactionIdleMs }: LoanLimits): string {
+  return `SET application_name TO ${pg.escapeLiteral(`bulkhead/${plugin}`)}; SET search_path TO ${pg.escapeIdentifier(schema)}, public; SET statement_timeout TO ${statementTimeoutMs}; SET idle_in_transaction_session_timeout TO ${transactionIdleMs}`;
 }

@@ -48,8 +48,6 @@ const SETTINGS: Readonly<Record<string, string>> = {
   port: '5432',
   // A quarter of PostgreSQL's default: with it all processes together took 22 MB.
   shared_buffers: '32MB',
-  // A pool of 10, a kernel that is being replaced with its 10, and some for tools; each place costs little until it is used.
-  max_connections: '40',
   // The default of 1 GB would be most of what a small database takes on disk, and long to replay.
   max_wal_size: '256MB',
   // A statement whose client has gone, a dead plugin say, ends within a second instead of running to its end.
@@ -64,6 +62,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
 };
 
 export interface ServerOptions {
+  /** Most connections at one time; each place costs little until it is used. */
+  readonly connections: number;
   readonly cluster: Cluster;
   /** Made anew for the server, entered only by its account and root. */
   readonly socketFolder: string;
@@ -82,7 +82,7 @@ export interface Server {
  * Starts the server and waits until it takes connections. Throws, and leaves no process, when the cluster is in use, when the
  * server does not start within 60 s, and when the signal is aborted first.
  */
-export async function startServer({ cluster, socketFolder, signal, log }: ServerOptions): Promise<Server> {
+export async function startServer({ cluster, connections, socketFolder, signal, log }: ServerOptions): Promise<Server> {
   const { account, binaries, folder } = cluster;
   const formerPid = await waitUntilFree(folder);
   await rm(socketFolder, { recursive: true, force: true });
@@ -90,7 +90,7 @@ export async function startServer({ cluster, socketFolder, signal, log }: Server
   if (account !== undefined) await chown(socketFolder, account.uid, account.gid);
   signal.throwIfAborted();
 
-  const settings = { ...SETTINGS, unix_socket_directories: `"${socketFolder}"` };
+  const settings = { ...SETTINGS, max_connections: String(connections), unix_socket_directories: `"${socketFolder}"` };
   const command = [binaries.postgres, '-D', folder, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
   const child = spawn('/bin/sh', ['-c', WATCHER, 'bulkhead-postgres', socketFolder, ...command], {
     ...credentials(account),

@@ -15,6 +15,9 @@ const QUESTIONS: ReadonlySet<number> = new Set([code('Q'), code('S'), code('F')]
 /** CopyData, CopyDone, CopyFail: part of a question asked before; the server drops them when there is none. */
 const COPY_MESSAGES: ReadonlySet<number> = new Set([code('d'), code('c'), code('f')]);
 
+/** Whether a question is being worked on, or else whether a transaction is open. */
+export type Phase = 'work' | 'transaction' | 'rest';
+
 /** Called once per message, when its header is there; for ReadyForQuery with its status, else with 0. */
 export type OnMessage = (type: number, status: number) => void;
 
@@ -82,6 +85,7 @@ export class MessageScanner {
  */
 export class Conversation {
   #unanswered = 0;
+  #answered = 0;
   /** False while a batch of the extended protocol lacks its Sync: the server may be inside an implicit transaction. */
   #synced = true;
   #status = IDLE;
@@ -99,6 +103,7 @@ export class Conversation {
   readonly #answers = new MessageScanner((type, status) => {
     if (type !== READY_FOR_QUERY) return;
     this.#status = status;
+    this.#answered += 1;
     if (this.#unanswered === 0) this.#surprised = true;
     else this.#unanswered -= 1;
   });
@@ -108,9 +113,16 @@ export class Conversation {
     return this.#questions.scan(chunk);
   }
 
-  /** Follows bytes from the server. */
-  answer(chunk: Uint8Array): void {
+  /** Follows bytes from the server. Returns whether they answer a question to its end. */
+  answer(chunk: Uint8Array): boolean {
+    const before = this.#answered;
     this.#answers.scan(chunk);
+    return this.#answered !== before;
+  }
+
+  get phase(): Phase {
+    if (this.#unanswered > 0 || !this.#synced || !this.#questions.atBoundary) return 'work';
+    return this.#status === IDLE ? 'rest' : 'transaction';
   }
 
   /** Whether what was asked is not PostgreSQL's protocol. */

@@ -4,6 +4,7 @@ import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, HintsFrame, Respon
 import { InFlightTable } from '../../protocol/in-flight.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, type PluginLimits } from '../../protocol/limits.js';
+import { giveBack } from '../../protocol/slots.js';
 import type { OpenRequest, SendFrame } from './open-request.js';
 import type { Orphan } from './replay.js';
 
@@ -29,6 +30,8 @@ export class Dispatcher {
   readonly #send: SendFrame;
   readonly #counts: RequestCounts;
   readonly #inFlight = new InFlightTable<OpenRequest>();
+  /** Of those in flight, the ones whose answer has begun. */
+  readonly #streaming = new Set<OpenRequest>();
   /** In order of arrival; a client who leaves is taken out at once. */
   readonly #queue = new Set<OpenRequest>();
   #lastId = 0;
@@ -49,6 +52,11 @@ export class Dispatcher {
 
   get queued(): number {
     return this.#queue.size;
+  }
+
+  /** Requests that the worker has still to answer: an open stream or tunnel costs a place, but next to no work. */
+  get demand(): number {
+    return this.#inFlight.size - this.#streaming.size + this.#queue.size;
   }
 
   /** Whether every place, also in the queue, is taken. */
@@ -73,11 +81,13 @@ export class Dispatcher {
     const exchange = this.#inFlight.get(frame.id);
     if (exchange === undefined) {
       this.#counts.dropped += 1;
+      if (frame.kind === 'chunk') giveBack(frame.data);
       return;
     }
     switch (frame.kind) {
       case 'response':
         this.#counts.answered += 1;
+        if (frame.streams) this.#streaming.add(exchange);
         return exchange.respond(frame);
       case 'hints': return exchange.hint(frame);
       case 'upgraded':
@@ -94,8 +104,14 @@ export class Dispatcher {
 
   #receive(exchange: OpenRequest, frame: ChunkFrame): void {
     const { answering } = exchange;
-    exchange.receive(frame);
-    if (!answering && exchange.answering) this.#counts.answered += 1; // the answer of a tunnel is among its bytes
+    const { data } = frame;
+    if (!(data instanceof Uint8Array)) throw new TypeError('it has no bytes');
+    // Their number is looked at more than once.
+    if (data.buffer instanceof SharedArrayBuffer && data.buffer.growable) throw new TypeError('its bytes could become more');
+    if (!exchange.receive(frame)) giveBack(data);
+    if (answering || !exchange.answering) return;
+    this.#counts.answered += 1; // the answer of a tunnel is among its bytes
+    this.#streaming.add(exchange);
   }
 
   /** The request that the host had begun last, when it has not been answered. */
@@ -128,6 +144,7 @@ export class Dispatcher {
     this.#open = false;
     this.#queue.clear();
     this.#inFlight.clear();
+    this.#streaming.clear();
     for (const { exchange } of orphans) {
       exchange.onOver = null;
       exchange.suspend();
@@ -141,6 +158,7 @@ export class Dispatcher {
   readonly #release = (exchange: OpenRequest): void => {
     if (!this.#queue.delete(exchange)) {
       this.#inFlight.delete(exchange.id);
+      this.#streaming.delete(exchange);
       const [next] = this.#queue;
       if (next !== undefined) {
         this.#queue.delete(next);

@@ -1,13 +1,13 @@
 // One accepted HTTP request and its exactly one answer, over real sockets on one side and frames on the other. Must not know plugins' states or who else is in flight.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { BulkheadError } from '../../protocol/errors.js';
-import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
+import { movedBytes, SendWindow } from '../../protocol/flow.js';
 import type { ChunkFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
 import { BODY_INLINE_MAX_BYTES, EARLY_HINTS_MAX } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
 import { pairs, readHead, readHints } from './head.js';
 import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
-import { deliver, pump } from './relay.js';
+import { Delivery, pump } from './relay.js';
 
 /** RFC 9110, 9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
@@ -20,7 +20,7 @@ export class Exchange implements OpenRequest {
   readonly #req: IncomingMessage;
   readonly #res: ServerResponse;
   readonly #upload = new SendWindow();
-  readonly #download = new ReceiveWindow();
+  readonly #download: Delivery;
   #body: Uint8Array | null = null;
   #streams = false;
   /** The length that the answer's head promises, or null; and what has been sent of it. */
@@ -45,9 +45,16 @@ export class Exchange implements OpenRequest {
     this.#res = res;
     this.requestId = requestId;
     this.target = target;
-    res.once('close', () => {
-      if (!this.#over) this.#finish('the client went away');
+    this.#download = new Delivery(res, (bytes) => {
+      if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
     });
+    const closed = (): void => {
+      this.#download.close();
+      if (!this.#over) this.#finish('the client went away');
+    };
+    res.once('close', closed);
+    // Of an answer that waits for those before it on its connection, Node does not say that it never gets there.
+    if (res.socket === null) req.once('close', () => req.socket.destroyed && closed());
   }
 
   get over(): boolean {
@@ -92,18 +99,21 @@ export class Exchange implements OpenRequest {
     return null;
   }
 
-  async #readBody(declared: number): Promise<void> {
+  /** With events, because to iterate over a stream costs as much as all the rest of a small request. */
+  #readBody(declared: number): Promise<void> {
     const body = new Uint8Array(declared);
     let filled = 0;
-    try {
-      for await (const chunk of this.#req as AsyncIterable<Buffer>) {
+    return new Promise((resolve) => {
+      this.#req.on('data', (chunk: Buffer) => {
         body.set(chunk, filled);
         filled += chunk.byteLength;
-      }
-    } catch {
-      return; // the client went away; 'close' says so
-    }
-    this.#body = body;
+      });
+      this.#req.once('end', () => {
+        this.#body = body;
+        resolve();
+      });
+      this.#req.once('close', resolve); // the client went away, which the answer hears as well
+    });
   }
 
   begin(id: number, send: SendFrame): void {
@@ -138,6 +148,7 @@ export class Exchange implements OpenRequest {
 
   respond(frame: ResponseFrame): void {
     if (this.#over) return;
+    if (frame.body instanceof Uint8Array && !(frame.body.buffer instanceof ArrayBuffer)) throw new TypeError('its body could change');
     const status = frame.statusCode | 0; // as `writeHead` reads it
     const hasBody = this.#hasBody(status);
     try {
@@ -164,14 +175,16 @@ export class Exchange implements OpenRequest {
     this.#finish(null);
   }
 
-  receive(frame: ChunkFrame): void {
-    if (this.#over) return;
+  receive({ data }: ChunkFrame): boolean {
+    if (this.#over) return false;
     if (!this.answering) throw new TypeError('its head is missing');
-    this.#sentBytes += frame.data.byteLength;
-    if (this.#promisedBytes !== null && this.#sentBytes > this.#promisedBytes) return this.giveUp('it is longer than promised');
-    deliver(this.#res, frame.data, this.#download, (bytes) => {
-      if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
-    });
+    this.#sentBytes += data.byteLength;
+    if (this.#promisedBytes !== null && this.#sentBytes > this.#promisedBytes) {
+      this.giveUp('it is longer than promised');
+      return false;
+    }
+    this.#download.write(data);
+    return true;
   }
 
   complete(frame: EndFrame): void {
@@ -223,7 +236,7 @@ export class Exchange implements OpenRequest {
       if (!this.#over && received > this.target.bodyLimitBytes) this.#refuseBody();
       if (this.#over) return false;
       this.#bodyLeft = true;
-      const data = ownedBytes(chunk);
+      const data = movedBytes(chunk);
       this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
       return true;
     });

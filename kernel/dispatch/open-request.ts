@@ -47,7 +47,8 @@ export interface OpenRequest {
   upgraded(accepted: boolean): void;
   hint(frame: HintsFrame): void;
   respond(frame: ResponseFrame): void;
-  receive(frame: ChunkFrame): void;
+  /** Returns whether the bytes are on their way to the client, and will be given back when they have left. */
+  receive(frame: ChunkFrame): boolean;
   complete(frame: EndFrame): void;
   credit(bytes: number): void;
   /** The host gives it up. */

@@ -2,13 +2,13 @@
 import { ServerResponse, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { BulkheadError } from '../../protocol/errors.js';
-import { ownedBytes, ReceiveWindow, SendWindow } from '../../protocol/flow.js';
+import { movedBytes, ownedBytes, SendWindow } from '../../protocol/flow.js';
 import type { ChunkFrame } from '../../protocol/frames.js';
 import { KEEP_ALIVE_TIMEOUT_MS } from '../../protocol/limits.js';
 import { answerError } from './answers.js';
 import { HandshakeAnswer } from './handshake.js';
 import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
-import { deliver, pump } from './relay.js';
+import { Delivery, pump } from './relay.js';
 
 export class Tunnel implements OpenRequest {
   readonly requestId: string;
@@ -21,7 +21,7 @@ export class Tunnel implements OpenRequest {
   readonly #head: Uint8Array;
   readonly #decline: () => void;
   readonly #upload = new SendWindow();
-  readonly #download = new ReceiveWindow();
+  readonly #download: Delivery;
   #id = 0;
   #send: SendFrame | null = null;
   #accepted = false;
@@ -40,6 +40,9 @@ export class Tunnel implements OpenRequest {
     this.requestId = requestId;
     this.target = target;
     this.#decline = decline;
+    this.#download = new Delivery(socket, (bytes) => {
+      if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
+    });
     socket.once('close', this.#onClose);
   }
 
@@ -101,14 +104,13 @@ export class Tunnel implements OpenRequest {
     throw new TypeError('the answer of a tunnel is among its bytes');
   }
 
-  receive({ data }: ChunkFrame): void {
-    if (this.#over) return;
+  receive({ data }: ChunkFrame): boolean {
+    if (this.#over) return false;
     if (!this.#accepted || this.#socket.writableEnded) throw new TypeError('no bytes were to come');
     const answer = this.answering ? data : this.#readAnswer(data);
-    if (answer === null) return;
-    deliver(this.#socket, data, this.#download, (bytes) => {
-      if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
-    }, answer);
+    if (answer === null) return false;
+    this.#download.write(data, answer);
+    return true;
   }
 
   complete(): void {
@@ -169,7 +171,7 @@ export class Tunnel implements OpenRequest {
   #pump(): void {
     pump(this.#socket, this.#upload, (chunk) => {
       if (this.#over) return false;
-      const data = ownedBytes(chunk);
+      const data = movedBytes(chunk);
       this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
       return true;
     });
@@ -189,6 +191,7 @@ export class Tunnel implements OpenRequest {
   }
 
   readonly #onClose = (): void => {
+    this.#download.close();
     if (this.#over) return;
     const { readableEnded, writableFinished } = this.#socket;
     // When both sides have ended, the host knows, and may still be reading.

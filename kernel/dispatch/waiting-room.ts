@@ -1,8 +1,8 @@
 // Requests that wait for their plugin to come back after a death. Must not know why it is away.
 import type { BulkheadError } from '../../protocol/errors.js';
 import { DEADLINE_SWEEP_INTERVAL_MS, SUSPECT_HELD_BACK_MS } from '../../protocol/limits.js';
-import type { Dispatcher } from './dispatcher.js';
 import type { OpenRequest } from './open-request.js';
+import type { Replicas } from './replicas.js';
 
 export interface Guest {
   readonly exchange: OpenRequest;
@@ -16,6 +16,8 @@ interface Waiting extends Guest {
   readonly waitMs: number;
   /** In milliseconds of `performance.now()`. */
   until: number;
+  /** Those for whom it is held back already. */
+  heldFor: Replicas | null;
 }
 
 export class WaitingRoom {
@@ -30,26 +32,27 @@ export class WaitingRoom {
   enter(guest: Guest, waitMs: number): void {
     const { exchange } = guest;
     exchange.onOver = this.#leave;
-    this.#waiting.set(exchange, { ...guest, waitMs, until: Math.min(performance.now() + waitMs, exchange.deadline) });
+    this.#waiting.set(exchange, { ...guest, waitMs, until: Math.min(performance.now() + waitMs, exchange.deadline), heldFor: null });
     this.#sweep ??= setInterval(() => this.#dismissLate(), DEADLINE_SWEEP_INTERVAL_MS);
   }
 
   /** The plugin is back. A suspect follows when those who died with it are done, or after SUSPECT_HELD_BACK_MS: it must not take them along again. */
-  release(dispatcher: Dispatcher): void {
+  release(replicas: Replicas): void {
     const latest = performance.now() + SUSPECT_HELD_BACK_MS;
     const suspects: OpenRequest[] = [];
     const others: OpenRequest[] = [];
     for (const guest of this.#waiting.values()) {
+      if (guest.heldFor === replicas) continue;
       (guest.suspect ? suspects : others).push(guest.exchange);
       // Its wait for the plugin has ended in time; another one would begin if that died once more.
-      if (guest.suspect) guest.until = Math.min(latest + guest.waitMs, guest.exchange.deadline);
+      if (guest.suspect) Object.assign(guest, { until: Math.min(latest + guest.waitMs, guest.exchange.deadline), heldFor: replicas });
     }
     for (const exchange of others) {
       this.#waiting.delete(exchange);
-      dispatcher.dispatch(exchange);
+      replicas.dispatch(exchange);
     }
     this.#rest();
-    if (suspects.length > 0) this.#releaseLater(dispatcher, suspects, others, latest);
+    if (suspects.length > 0) this.#releaseLater(replicas, suspects, others, latest);
   }
 
   /** The plugin does not come back soon. */
@@ -57,16 +60,16 @@ export class WaitingRoom {
     for (const { exchange, error } of [...this.#waiting.values()]) exchange.fail(error());
   }
 
-  #releaseLater(dispatcher: Dispatcher, suspects: readonly OpenRequest[], others: readonly OpenRequest[], latest: number): void {
+  #releaseLater(replicas: Replicas, suspects: readonly OpenRequest[], others: readonly OpenRequest[], latest: number): void {
     if (performance.now() < latest && others.some(({ over, answering }) => !over && !answering)) {
-      setImmediate(() => setTimeout(() => this.#releaseLater(dispatcher, suspects, others, latest), 1));
+      setImmediate(() => setTimeout(() => this.#releaseLater(replicas, suspects, others, latest), 1));
       return;
     }
     for (const exchange of suspects) {
-      // It may have left, or the generation may have died meanwhile and with it the others: then it waits on.
-      if (this.#waiting.has(exchange) && dispatcher.open) {
+      // It may have left, or the last generation may have died meanwhile and with it the others: then it waits on.
+      if (this.#waiting.has(exchange) && replicas.open) {
         this.#waiting.delete(exchange);
-        dispatcher.dispatch(exchange);
+        replicas.dispatch(exchange);
       }
     }
     this.#rest();

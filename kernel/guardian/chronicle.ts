@@ -1,6 +1,6 @@
 // What the guardian remembers of the plugins while kernels come and go: how each is brought back, whose code each thread runs, who took a kernel down. Must not know processes.
 import type { Death } from '../../protocol/lifecycle.js';
-import { THREADS_REMEMBERED_MAX } from '../../protocol/limits.js';
+import { THREADS_REMEMBERED_MAX } from '../../protocol/guardian-limits.js';
 import type { Occupant } from '../plugins/compartment.js';
 import { isHeapOf } from '../plugins/heap-mark.js';
 import { firstLife, type PriorLife } from '../plugins/prior-life.js';

@@ -1,6 +1,6 @@
 // The listening socket, and the connections that no kernel has taken yet: each is kept until one has. Must not know HTTP or processes.
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
-import { HELD_CONNECTIONS_MAX, HELD_TIMEOUT_MS } from '../../protocol/limits.js';
+import { HELD_CONNECTIONS_MAX, HELD_TIMEOUT_MS } from '../../protocol/guardian-limits.js';
 
 /** Where connections go: a kernel, which says for each that it has taken it. */
 export interface Berth {

@@ -2,7 +2,8 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { KERNEL_BOOT_TIMEOUT_MS, KERNEL_SETTLED_AFTER_MS, KERNEL_STOP_TIMEOUT_MS, TERMINATE_TIMEOUT_MS } from '../../protocol/limits.js';
+import { KERNEL_BOOT_TIMEOUT_MS, KERNEL_SETTLED_AFTER_MS, KERNEL_STOP_TIMEOUT_MS } from '../../protocol/guardian-limits.js';
+import { TERMINATE_TIMEOUT_MS } from '../../protocol/limits.js';
 import type { GuardianMessage, KernelMessage, KernelOrder } from './messages.js';
 import { reportFlags } from './report.js';
 
@@ -36,7 +37,8 @@ export class KernelProcess {
   constructor({ environment, reportsDir, onMessage }: KernelProcessOptions) {
     this.#child = fork(ENTRY, [], {
       env: environment,
-      execArgv: reportFlags(reportsDir),
+      // Workers collect their garbage when they are idle.
+      execArgv: ['--expose-gc', ...reportFlags(reportsDir)],
       // A session of its own: Ctrl-C in a terminal goes to the guardian alone.
       detached: true,
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

@@ -3,7 +3,8 @@ import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse }
 import { connect, type Socket } from 'node:net';
 import { BulkheadError, REQUEST_ID_HEADER, type ErrorBody } from '../../protocol/errors.js';
 import { DATABASE_PING_TIMEOUT_MS } from '../../protocol/database-limits.js';
-import { CONNECTIONS_CLOSE_TIMEOUT_MS, NOTICE_TIMEOUT_MS } from '../../protocol/limits.js';
+import { NOTICE_TIMEOUT_MS } from '../../protocol/guardian-limits.js';
+import { CONNECTIONS_CLOSE_TIMEOUT_MS } from '../../protocol/limits.js';
 import { Connections } from '../connections.js';
 
 export interface NoticeOptions {

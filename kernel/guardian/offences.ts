@@ -1,6 +1,7 @@
 // Which plugins took the whole kernel down, and what follows: a pure verdict and its short memory. Must not know reports or processes.
 import type { Death, Fault } from '../../protocol/lifecycle.js';
-import { HISTORY_MAX_ENTRIES, OFFENCE_WINDOW_MS, OFFENCES_BEFORE_QUARANTINE } from '../../protocol/limits.js';
+import { OFFENCE_WINDOW_MS, OFFENCES_BEFORE_QUARANTINE } from '../../protocol/guardian-limits.js';
+import { HISTORY_MAX_ENTRIES } from '../../protocol/limits.js';
 import type { PriorLife } from '../plugins/prior-life.js';
 
 export interface Offence {

@@ -1,7 +1,7 @@
 // The diagnostic reports that a dying kernel leaves: which thread ended it, and of what. Must not know plugins.
 import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { REPORT_MAX_BYTES, REPORTS_MAX } from '../../protocol/limits.js';
+import { REPORT_MAX_BYTES, REPORTS_MAX } from '../../protocol/guardian-limits.js';
 
 export interface Finding {
   /** Null where Node does not say: when V8 gave up outside of any JavaScript, or in a thread of its own. */

@@ -2,10 +2,11 @@
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
 import fastify, { LogController, type FastifyReply, type FastifyRequest } from 'fastify';
-import { BulkheadError, toPlainError, type ErrorBody } from '../../protocol/errors.js';
+import { BulkheadError, toPlainError, type ErrorBody, type PlainError } from '../../protocol/errors.js';
 import { ROUTES_MAX_CHARACTERS } from '../../protocol/limits.js';
 import type { PluginApp, RouteDescription } from '../../protocol/plugin.js';
 import type { HostRequest } from './http-request.js';
+import { isGivenUp } from './task.js';
 import type { Tenancy } from './tenancy.js';
 
 export interface HostApp {
@@ -37,19 +38,22 @@ export async function createApp({ definition, manifest, context, log, order: { d
   app.setErrorHandler<unknown>((thrown, request, reply) => {
     // A plugin may throw anything, also nothing, or what throws again when it is looked at.
     const error = toPlainError(thrown);
-    const { code, message } = error;
+    const { message } = error;
+    const code = wasCutOff(error) ? 'DATABASE_UNAVAILABLE' : error.code;
     const err = thrown instanceof Error ? thrown : error;
     const { own, headers } = wishOf(thrown);
+    // It was to fail so: nobody waits for the answer any more.
+    const level = isGivenUp(thrown) && (request.raw as unknown as HostRequest).task?.cancelled === true ? 'debug' : 'error';
     void reply.headers(headers);
     const status = own ?? (isError(reply.statusCode) ? reply.statusCode : 500);
     // Who sets a status for a mistake of the client's, and then fails, means the words for the client too.
     if (own !== undefined || status < 500) {
-      if (status >= 500) request.log.error({ err }, 'the request failed');
+      if (status >= 500) request.log[level]({ err }, 'the request failed');
       return sendError(request, reply, thrown instanceof BulkheadError ? thrown : { statusCode: status, code, message });
     }
     // Nobody chose this text for the client's eyes: it may hold SQL, paths or secrets. A developer wants to see it all the same.
     const reason = debug ? message : 'the log has the cause under this requestId';
-    request.log.error({ err }, `failed while handling ${request.method} ${request.originalUrl}`);
+    request.log[level]({ err }, `failed while handling ${request.method} ${request.originalUrl}`);
     const failure = new BulkheadError('PLUGIN_HANDLER_FAILED', { name: manifest.name, method: request.method, url: request.originalUrl, reason });
     return sendError(request, reply, { statusCode: status, code: failure.code, message: failure.message });
   });
@@ -82,6 +86,9 @@ function sendError(request: FastifyRequest, reply: FastifyReply, error: { status
   void reply.code(error.statusCode).type('application/json; charset=utf-8').serializer(null as never);
   return reply.send(reply.serialize(body));
 }
+
+/** Whether the server has ended a statement because it ends itself (SQLSTATE 57P01 to 57P05); the plugin hears that in the server's words, its client in ours. */
+const wasCutOff = ({ code, statusCode }: PlainError): boolean => statusCode === 503 && code?.startsWith('57P') === true;
 
 const isError = (status: unknown): status is number => typeof status === 'number' && status >= 400 && status <= 599;
 

@@ -1,15 +1,14 @@
-// The plugin's database: a real `pg.Pool` whose sockets are frames to the kernel. Must not know where the database is, nor any password.
+// The plugin's database: a `pg.Pool` whose sockets are frames to the kernel. Must not know where the database is, nor any password.
 import { once } from 'node:events';
-import { createRequire } from 'node:module';
 import { Duplex } from 'node:stream';
-import type { Pool, PoolClient } from 'pg';
+import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import { BulkheadError, type PlainError } from '../../protocol/errors.js';
 import { ownedBytes, SendWindow, ReceiveWindow } from '../../protocol/flow.js';
 import type {
-  LeaseCreditFrame, LeaseDataFrame, LeaseEndedFrame, LeaseGrantedFrame, LeaseOpenFrame, LeaseReturnFrame,
+  LeaseCreditFrame, LeaseDataFrame, LeaseEndedFrame, LeaseGrantedFrame, LeaseOpenFrame, LeaseRecallFrame, LeaseReturnFrame,
 } from '../../protocol/frames.js';
-import { LEASE_IDLE_MS, LEASE_POOL_WAIT_MS } from '../../protocol/database-limits.js';
+import { createPool, type LentStream } from './database-pool.js';
+import type { Tasks } from './task.js';
 
 type SendLease = (frame: LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame, transfer?: readonly ArrayBuffer[]) => void;
 type Callback = (error?: Error | null) => void;
@@ -19,18 +18,20 @@ export interface LentPoolOptions {
   readonly send: SendLease;
   /** Most connections at one time; the same as the kernel's quota for this plugin. */
   readonly connections: number;
+  /** Those of the plugin: whose statements end with them. */
+  readonly tasks: Tasks;
   readonly log: Pick<Logger, 'debug'>;
 }
 
 export interface LentPool {
   /** Loads pg when it is first read: 35 ms and 3 MB that a plugin without a database need not pay. */
   readonly pool: Pool;
-  handle(frame: LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseEndedFrame): void;
+  handle(frame: LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseRecallFrame | LeaseEndedFrame): void;
   /** Gives all connections back, also those that the plugin still holds. Never rejects. */
   close(): Promise<void>;
 }
 
-export function createLentPool({ send, connections, log }: LentPoolOptions): LentPool {
+export function createLentPool({ send, connections, tasks, log }: LentPoolOptions): LentPool {
   const sockets = new Map<number, LentSocket>();
   let lastLease = 0;
   let pool: Pool | null = null;
@@ -45,7 +46,8 @@ export function createLentPool({ send, connections, log }: LentPoolOptions): Len
 
   return {
     get pool() {
-      pool ??= createPool(openSocket, connections, log);
+      tasks.track();
+      pool ??= createPool({ openSocket, connections, tasks, log });
       return pool;
     },
     handle(frame) {
@@ -54,7 +56,8 @@ export function createLentPool({ send, connections, log }: LentPoolOptions): Len
         case 'lease-granted': return socket?.grant(frame.processId);
         case 'lease-data': return socket?.receive(frame.data);
         case 'lease-credit': return socket?.credit(frame.bytes);
-        case 'lease-ended': return socket?.lose(frame.error);
+        case 'lease-recall': return socket?.recall();
+        case 'lease-ended': return socket?.lose(frame);
       }
     },
     async close() {
@@ -65,63 +68,9 @@ export function createLentPool({ send, connections, log }: LentPoolOptions): Len
   };
 }
 
-function createPool(openSocket: () => Duplex, connections: number, log: Pick<Logger, 'debug'>): Pool {
-  // Synchronous, because `ctx.db` is; a host with nothing to do may import pg before, and this finds it loaded.
-  const pg = createRequire(import.meta.url)('pg') as typeof import('pg');
-
-  class LentClientPool extends pg.Pool {
-    override connect(): Promise<PoolClient>;
-    override connect(callback: (error: Error | undefined, client: PoolClient | undefined, done: (release?: unknown) => void) => void): void;
-    override connect(callback?: (error: Error | undefined, client: PoolClient | undefined, done: (release?: unknown) => void) => void): Promise<PoolClient> | void {
-      if (callback === undefined) return super.connect().catch((error: Error) => { throw explain(error, connections); });
-      return super.connect((error, client, done) => callback(error && explain(error, connections), client, done));
-    }
-  }
-
-  const pool = new LentClientPool({
-    max: connections,
-    idleTimeoutMillis: LEASE_IDLE_MS,
-    connectionTimeoutMillis: LEASE_POOL_WAIT_MS,
-    // Idle connections must not keep the worker alive.
-    allowExitOnIdle: true,
-    stream: openSocket,
-    // The kernel has authenticated the connection already. What is not said here, pg would take from the environment.
-    host: 'kernel', port: 5432, user: 'plugin', database: 'plugin', password: 'none', ssl: false, sslnegotiation: 'postgres',
-  });
-  pool.on('connect', (client) => {
-    // A plugin in the middle of a transaction hears of a lost connection from its query; without a listener pg would end the worker.
-    client.on('error', () => {});
-    client.connection.prependListener('errorMessage', (error: { code?: string }) => noteShutdown(error, client));
-  });
-  // The kernel reports the outage, once.
-  pool.on('error', (error) => log.debug({ reason: error.message }, 'an idle database connection was lost'));
-  return pool;
-}
-
-/**
- * An error by which the server ends the connection (SQLSTATE 57P01 to 57P05) gets the status of an outage, so that a handler's
- * answer becomes a 503. The end itself follows a moment later, in which the pool would lend the connection once more.
- */
-function noteShutdown(error: { code?: string; statusCode?: number }, client: PoolClient): void {
-  if (error.code?.startsWith('57P') !== true) return;
-  error.statusCode = 503;
-  process.nextTick(() => client.connection.stream.destroy());
-}
-
-/** pg-pool's two timeouts, for a free connection and for a new one, by their texts; both know neither status nor cause. */
-const POOL_TIMEOUTS: ReadonlyMap<string, (connections: number) => string> = new Map([
-  ['timeout exceeded when trying to connect', (connections: number) => `the plugin's ${connections} connections were all busy for ${LEASE_POOL_WAIT_MS} ms`],
-  ['Connection terminated due to connection timeout', () => `the kernel lent no connection within ${LEASE_POOL_WAIT_MS} ms`],
-]);
-
-/** Turns a timeout into an answer; leaves any other error as it is. */
-function explain(error: Error, connections: number): Error {
-  const reason = POOL_TIMEOUTS.get(error.message)?.(connections);
-  return reason === undefined ? error : new BulkheadError('DATABASE_UNAVAILABLE', { reason }, { cause: error });
-}
-
 /** What pg takes for its connection to the server. */
-class LentSocket extends Duplex {
+class LentSocket extends Duplex implements LentStream {
+  recalled = false;
   readonly #lease: number;
   readonly #send: SendLease;
   readonly #window = new SendWindow();
@@ -161,9 +110,14 @@ class LentSocket extends Duplex {
     this.#window.grant(bytes);
   }
 
-  lose({ name, message, code, statusCode }: PlainError): void {
+  recall(): void {
+    this.recalled = true;
+    this.emit('recalled');
+  }
+
+  lose({ error: { name, message, code, statusCode }, crowded = false }: LeaseEndedFrame): void {
     this.#over = true;
-    this.destroy(Object.assign(new Error(message), { name, code, statusCode }));
+    this.destroy(Object.assign(new Error(message), { name, code, statusCode, crowded }));
   }
 
   override _read(): void {

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
 import { ownedBytes } from '../../protocol/flow.js';
 import type { EventFrame, HostToKernelFrame } from '../../protocol/frames.js';
-import { EVENT_PAYLOAD_MAX_BYTES, EVENTS_PER_SECOND_MAX } from '../../protocol/limits.js';
+import { EVENT_PAYLOAD_MAX_BYTES } from '../../protocol/limits.js';
 import { Rate } from '../../protocol/rate.js';
 import type { Events } from '../../protocol/services.js';
 
@@ -14,15 +14,19 @@ export class HostEvents implements Events {
   readonly #send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void;
   readonly #log: Logger;
   readonly #handlers = new Map<string, Set<Handler>>();
-  readonly #rate = new Rate(EVENTS_PER_SECOND_MAX);
+  readonly #perSecond: number;
+  readonly #rate: Rate;
 
-  constructor(send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void, log: Logger) {
+  /** `perSecond` events may be published. */
+  constructor(send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void, perSecond: number, log: Logger) {
     this.#send = send;
+    this.#perSecond = perSecond;
+    this.#rate = new Rate(perSecond);
     this.#log = log;
   }
 
   publish(topic: string, payload: unknown): void {
-    if (!this.#rate.admit()) throw new BulkheadError('EVENTS_TOO_MANY', { topic, perSecond: EVENTS_PER_SECOND_MAX }, { retryAfterSeconds: 1 });
+    if (!this.#rate.admit()) throw new BulkheadError('EVENTS_TOO_MANY', { topic, perSecond: this.#perSecond }, { retryAfterSeconds: 1 });
     const bytes = ownedBytes(serialize(payload));
     if (bytes.byteLength > EVENT_PAYLOAD_MAX_BYTES) throw new BulkheadError('EVENT_TOO_LARGE', { topic, bytes: bytes.byteLength, maxBytes: EVENT_PAYLOAD_MAX_BYTES });
     this.#send({ kind: 'publish', topic, payload: bytes }, [bytes.buffer]);

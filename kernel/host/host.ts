@@ -5,32 +5,43 @@ import { Channel } from '../../protocol/channel.js';
 import { toPlainError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostApi, HostBirth, HostOrder } from '../../protocol/host-api.js';
-import { HEARTBEAT_INTERVAL_MS } from '../../protocol/limits.js';
 import { exchangeOf, packForKernel, unpackAtHost, type PackedForHost, type PackedForKernel } from '../../protocol/packing.js';
 import type { PluginApp, PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { createApp } from './app.js';
+import { Heartbeat } from './heartbeat.js';
 import { captureConsole, createHostLogger } from './log.js';
+import { collectWhenQuiet } from './quiet.js';
+import { collectReceived } from './received.js';
+import { tolerateGivenUpWork } from './task.js';
 import { createTenancy, type Tenancy } from './tenancy.js';
 import { Transport } from './transport.js';
 import { raiseWalls } from './walls.js';
-import { warmUp } from './warm-up.js';
+import { warmUp, type Load } from './warm-up.js';
 
 export class Host implements HostApi {
   /** Resolves when the plugin has stopped: the end of the worker's one task. */
   readonly finished: Promise<void>;
+  readonly #load: Load;
   readonly #channel: Channel<PackedForKernel, PackedForHost>;
   readonly #status: StatusBlock;
+  readonly #heartbeat: Heartbeat;
   readonly #transport: Transport;
+  /** Says that there was work, after which memory is given back later. */
+  readonly #disturb: () => void;
+  /** Counts what came with frames. */
+  readonly #received = collectReceived();
   #enlisted: { readonly order: HostOrder; readonly log: Logger } | null = null;
   #tenancy: Tenancy | null = null;
   #initialized = false;
   #app: PluginApp | null = null;
   #finish!: () => void;
 
-  constructor(birth: HostBirth) {
+  constructor(birth: HostBirth, load: Load) {
+    this.#load = load;
     this.finished = new Promise((resolve) => (this.#finish = resolve));
     this.#status = new StatusBlock(birth.status);
+    this.#heartbeat = new Heartbeat(this.#status);
     this.#channel = new Channel(birth.data, {
       onFrame: (frame) => this.#route(unpackAtHost(frame)),
       onUnsendable: (frame, error) => {
@@ -40,14 +51,15 @@ export class Host implements HostApi {
       },
     });
     this.#transport = new Transport(this.#send, this.#status);
-    this.#beat();
+    this.#disturb = collectWhenQuiet(this.#status);
   }
 
   ready(): Promise<void> {
-    return warmUp();
+    return warmUp(this.#load);
   }
 
   async enlist(order: HostOrder): Promise<void> {
+    this.#heartbeat.start(); // not before: nobody looks at a standby
     Object.assign(process.env, order.environment);
     const log = createHostLogger({ plugin: order.name, generation: order.generation }, order.logLevel, (lines) => this.#send({ kind: 'log', lines }));
     captureConsole(log);
@@ -61,12 +73,13 @@ export class Host implements HostApi {
       this.#send({ kind: 'fatal', error });
       this.#channel.flush();
     });
+    tolerateGivenUpWork(log);
     this.#enlisted = { order, log };
   }
 
   async describe(): Promise<PluginManifest> {
     const { order, log } = this.#enlisted!;
-    const module = (await import(order.bundle)) as { default?: unknown };
+    const module = (await this.#load(order.bundle)) as { default?: unknown };
     this.#tenancy = createTenancy(module.default, order, log, this.#send);
     return this.#tenancy.manifest;
   }
@@ -78,9 +91,11 @@ export class Host implements HostApi {
   }
 
   async mount(): Promise<readonly RouteDescription[]> {
-    const { app, routes } = await createApp(this.#tenant());
+    const tenancy = this.#tenant();
+    const { app, routes } = await createApp(tenancy);
     this.#app = app;
-    this.#transport.serve(app);
+    this.#transport.serve(app, tenancy.tasks);
+    this.#disturb();
     return routes;
   }
 
@@ -109,11 +124,12 @@ export class Host implements HostApi {
   }
 
   #route(frame: KernelToHostFrame): void {
-    this.#status.beat();
+    this.#heartbeat.stir();
+    this.#received(bytesIn(frame));
     switch (frame.kind) {
       case 'request': case 'upgrade': case 'chunk': case 'end': case 'credit': case 'cancel':
         return this.#transport.handle(frame);
-      case 'lease-granted': case 'lease-data': case 'lease-credit': case 'lease-ended':
+      case 'lease-granted': case 'lease-data': case 'lease-credit': case 'lease-recall': case 'lease-ended':
         return this.#tenant().database.handle(frame);
       case 'service-opened': case 'service-accept':
         return this.#tenant().services.handle(frame);
@@ -121,17 +137,15 @@ export class Host implements HostApi {
         return void this.#tenant().events.handle(frame);
     }
   }
+}
 
-  #beat(): void {
-    let expected = performance.now() + HEARTBEAT_INTERVAL_MS;
-    setInterval(() => {
-      const now = performance.now();
-      this.#status.loopLagMs = Math.max(0, now - expected);
-      expected = now + HEARTBEAT_INTERVAL_MS;
-      const { heapUsed, external, arrayBuffers } = process.memoryUsage();
-      this.#status.memory = { heapUsed, external, arrayBuffers };
-      this.#status.beat();
-    }, HEARTBEAT_INTERVAL_MS).unref();
+/** In memory of its own, which has come with the frame. */
+function bytesIn(frame: KernelToHostFrame): number {
+  switch (frame.kind) {
+    case 'request': return frame.body?.byteLength ?? 0;
+    case 'chunk': case 'lease-data': return frame.data.byteLength;
+    case 'event': return frame.payload.byteLength;
+    default: return 0;
   }
 }
 

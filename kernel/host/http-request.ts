@@ -3,6 +3,7 @@ import { ReceiveWindow } from '../../protocol/flow.js';
 import type { FlatHeaders, RequestFrame } from '../../protocol/frames.js';
 import { HostSocket } from './http-socket.js';
 import { isMade, LazyReadable } from './lazy-stream.js';
+import type { Task } from './task.js';
 
 /** Of these a repetition is dropped, as in Node's own parser; other repetitions are joined. */
 const FIRST_WINS: ReadonlySet<string> = new Set([
@@ -54,6 +55,8 @@ export class HostRequest extends LazyReadable {
   rawTrailers: FlatHeaders = [];
   complete: boolean;
   aborted = false;
+  /** What handling it has set going, where that is followed. */
+  task: Task | null = null;
   /** Set by the answer itself. */
   response: Answering | null = null;
   /** Its `socket` was taken away, so that it can be destroyed and answered. */
@@ -61,6 +64,10 @@ export class HostRequest extends LazyReadable {
   readonly #frame: RequestFrame;
   readonly #sendCredit: (bytes: number) => void;
   readonly #window = new ReceiveWindow();
+  /** Of a streamed body, what waits for its reader. */
+  readonly #arrived: Uint8Array[] = [];
+  /** Whether the reader has asked for more. */
+  #wanted = false;
   #socket: HostSocket | null = null;
   #over = false;
 
@@ -146,6 +153,10 @@ export class HostRequest extends LazyReadable {
       // Only what the handler has asked for is credited: a handler that does not read does not fill the worker.
       const credit = this.#window.release();
       if (credit > 0) this.#sendCredit(credit);
+      this.#wanted = true;
+      // A reader that is given two chunks copies them into one.
+      if (this.readableLength === 0) this.#supply();
+      else process.nextTick(this.#supply);
       return;
     }
     if (this.#frame.body !== null) this.push(Buffer.from(this.#frame.body.buffer, this.#frame.body.byteOffset, this.#frame.body.byteLength));
@@ -162,15 +173,15 @@ export class HostRequest extends LazyReadable {
   receive(data: Uint8Array): void {
     if (this.destroyed) return;
     this.refresh();
-    this.#window.hold(data.byteLength);
-    if (this.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength))) this._read();
+    this.#arrived.push(data);
+    this.#supply();
   }
 
   /** A streamed body is complete. */
   finish(trailers: FlatHeaders): void {
     this.rawTrailers = trailers;
     this.complete = true;
-    this.push(null);
+    this.#supply();
   }
 
   /** Bytes of the answer have left. */
@@ -190,6 +201,17 @@ export class HostRequest extends LazyReadable {
     // Who still waits for the body hears of it as in Node.
     this.#close(isMade(this) && !this.readableEnded ? Object.assign(new Error('aborted'), { code: 'ECONNRESET' }) : undefined);
   }
+
+  /** Gives the reader one chunk, or the end, when it has asked for more. */
+  readonly #supply = (): void => {
+    if (!this.#wanted || this.destroyed) return;
+    const data = this.#arrived.shift();
+    if (data === undefined && !this.complete) return;
+    this.#wanted = false;
+    if (data === undefined) return void this.push(null);
+    this.#window.hold(data.byteLength);
+    this.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+  };
 
   #close(error: Error | undefined): this {
     if (isMade(this)) return super.destroy(error);

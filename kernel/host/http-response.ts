@@ -6,7 +6,7 @@ import { BODY_INLINE_MAX_BYTES } from '../../protocol/limits.js';
 import { flatHeaders, flatTrailers, headerPairs, hintsOf, statusCodeOf, type HeaderPair, type HeaderValue } from './http-head.js';
 import type { HostRequest } from './http-request.js';
 import { isMade, LazyWritable } from './lazy-stream.js';
-import { sendChunks } from './pieces.js';
+import { sendChunks, type SendPiece } from './pieces.js';
 
 export type AnswerFrame = HintsFrame | ResponseFrame | ChunkFrame | EndFrame | CancelFrame;
 type SendAnswer = (frame: AnswerFrame, transfer?: readonly ArrayBuffer[]) => void;
@@ -194,7 +194,7 @@ export class HostResponse extends LazyWritable {
   override _writev(chunks: readonly { readonly chunk: Buffer }[], callback: Callback): void {
     if (!this.#headSent) this.#sendHead(null, true);
     if (this.req.method === 'HEAD') return callback();
-    sendChunks(chunks.map(({ chunk }) => chunk), this.#window, (piece) => this.#sendPiece(piece), callback);
+    sendChunks(chunks.map(({ chunk }) => chunk), this.#window, this.#sendPiece, callback);
   }
 
   override _final(callback: Callback): void {
@@ -229,12 +229,12 @@ export class HostResponse extends LazyWritable {
     if (reason === 'PLUGIN_TIMEOUT') this.req.expire();
   }
 
-  #sendPiece(data: Uint8Array<ArrayBuffer>): boolean {
+  readonly #sendPiece: SendPiece = (data, transfer) => {
     if (this.#over) return false;
-    this.#send({ kind: 'chunk', id: this.req.id, data }, [data.buffer]);
+    this.#send({ kind: 'chunk', id: this.req.id, data }, transfer);
     this.req.refresh();
     return true;
-  }
+  };
 
   #sendHead(body: string | Uint8Array | null, streams: boolean): void {
     const headers = flatHeaders(this.#headers.values());

@@ -2,9 +2,10 @@
 import type { MessagePort } from 'node:worker_threads';
 import { Channel } from '../../protocol/channel.js';
 import { BulkheadError, toPlainError, type PlainError } from '../../protocol/errors.js';
-import type { CallFrame, HostToKernelFrame, ReplyFrame, ServiceAcceptFrame, ServiceOpenedFrame } from '../../protocol/frames.js';
+import type { CallCancelFrame, CallFrame, HostToKernelFrame, ReplyFrame, ServiceAcceptFrame, ServiceOpenedFrame } from '../../protocol/frames.js';
 import { SERVICE_CALL_TIMEOUT_MS, SERVICE_CALLS_MAX_PENDING } from '../../protocol/limits.js';
 import type { Services } from '../../protocol/services.js';
+import type { Task, Tasks } from './task.js';
 
 type Callable = (...args: unknown[]) => unknown;
 type Send = (frame: HostToKernelFrame) => void;
@@ -14,51 +15,58 @@ function revive(plain: PlainError): Error {
   return Object.assign(new Error(plain.message), { name: plain.name, code: plain.code, statusCode: plain.statusCode });
 }
 
+interface PendingCall {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+  readonly timer: NodeJS.Timeout;
+  /** Takes it away from the task that has made it. */
+  readonly leave: (() => void) | undefined;
+  /** What it has left over, once it has. */
+  channel: Consumption | null;
+}
+
+type Consumption = Channel<CallFrame | CallCancelFrame, ReplyFrame>;
+
 /** The consumer's end: one port to one provider, opened by the first call and again after the provider's death. */
 class RemoteService {
   readonly #name: string;
   readonly #open: (service: string) => Promise<MessagePort>;
-  readonly #pending = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void; timer: NodeJS.Timeout }>();
-  #channel: Promise<Channel<CallFrame, ReplyFrame>> | null = null;
-  #calls = 0;
+  readonly #tasks: Tasks;
+  readonly #pending = new Map<number, PendingCall>();
+  #channel: Promise<Consumption> | null = null;
   #lastId = 0;
 
-  constructor(name: string, open: (service: string) => Promise<MessagePort>) {
+  constructor(name: string, open: (service: string) => Promise<MessagePort>, tasks: Tasks) {
     this.#name = name;
     this.#open = open;
+    this.#tasks = tasks;
   }
 
-  async call(method: string | null, args: readonly unknown[]): Promise<unknown> {
-    if (this.#calls >= SERVICE_CALLS_MAX_PENDING) throw this.#unavailable(`${SERVICE_CALLS_MAX_PENDING} calls are pending`);
-    this.#calls += 1;
-    try {
-      this.#channel ??= this.#connect();
-      return await this.#callOver(await this.#channel, method, args);
-    } finally {
-      this.#calls -= 1;
-    }
-  }
-
-  #callOver(channel: Channel<CallFrame, ReplyFrame>, method: string | null, args: readonly unknown[]): Promise<unknown> {
+  call(method: string | null, args: readonly unknown[]): Promise<unknown> {
+    if (this.#pending.size >= SERVICE_CALLS_MAX_PENDING) return Promise.reject(this.#unavailable(`${SERVICE_CALLS_MAX_PENDING} calls are pending`));
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#pending.delete(id);
-        reject(this.#unavailable(`it did not answer within ${SERVICE_CALL_TIMEOUT_MS} ms`));
-      }, SERVICE_CALL_TIMEOUT_MS);
-      this.#pending.set(id, { resolve, reject, timer });
-      channel.send({ kind: 'call', id, method, args });
+      const timer = setTimeout(() => this.#giveUp(id, this.#unavailable(`it did not answer within ${SERVICE_CALL_TIMEOUT_MS} ms`)), SERVICE_CALL_TIMEOUT_MS);
+      const leave = this.#tasks.current?.onCancel((error) => this.#giveUp(id, error));
+      const call: PendingCall = { resolve, reject, timer, leave, channel: null };
+      this.#pending.set(id, call);
+      this.#channel ??= this.#connect();
+      this.#channel.then((channel) => {
+        if (!this.#pending.has(id)) return; // given up already
+        call.channel = channel;
+        channel.send({ kind: 'call', id, method, args });
+      }, (error: Error) => this.#settle(id)?.reject(error));
     });
   }
 
-  async #connect(): Promise<Channel<CallFrame, ReplyFrame>> {
+  async #connect(): Promise<Consumption> {
     try {
       const port = await this.#open(this.#name);
-      return new Channel<CallFrame, ReplyFrame>(port, {
+      return new Channel(port, {
         onFrame: (frame) => {
           const call = this.#settle(frame.id);
           if (frame.kind === 'result') call?.resolve(frame.value);
-          else call?.reject(revive(frame.error));
+          else call?.reject(revive(toPlainError(frame.error)));
         },
         onUnsendable: (frame, error) => this.#settle(frame.id)?.reject(error),
         onClose: () => {
@@ -72,10 +80,18 @@ class RemoteService {
     }
   }
 
-  #settle(id: number): { resolve: (value: unknown) => void; reject: (error: Error) => void } | undefined {
+  /** Nobody waits for the outcome any more; the provider hears of it. */
+  #giveUp(id: number, error: Error): void {
+    const call = this.#settle(id);
+    call?.reject(error);
+    call?.channel?.send({ kind: 'cancel', id });
+  }
+
+  #settle(id: number): PendingCall | undefined {
     const call = this.#pending.get(id);
     if (call === undefined) return undefined;
     clearTimeout(call.timer);
+    call.leave?.();
     this.#pending.delete(id);
     return call;
   }
@@ -88,26 +104,30 @@ class RemoteService {
 export class HostServices implements Services {
   readonly #plugin: string;
   readonly #send: Send;
+  readonly #tasks: Tasks;
   readonly #provided = new Map<string, object>();
   readonly #remotes = new Map<string, object>();
   readonly #opening = new Map<number, Opening>();
   #lastRef = 0;
 
-  constructor(plugin: string, send: Send) {
+  constructor(plugin: string, send: Send, tasks: Tasks) {
     this.#plugin = plugin;
     this.#send = send;
+    this.#tasks = tasks;
   }
 
   provide(name: string, service: object): void {
+    this.#tasks.track();
     if (this.#provided.has(name)) throw new BulkheadError('PLUGIN_CONFLICT', { name: this.#plugin, reason: `it provides the service "${name}" already` });
     this.#provided.set(name, service);
     this.#send({ kind: 'provide', service: name });
   }
 
   get(name: string): never {
+    this.#tasks.track();
     let remote = this.#remotes.get(name);
     if (remote === undefined) {
-      const service = new RemoteService(name, (wanted) => this.#open(wanted));
+      const service = new RemoteService(name, (wanted) => this.#open(wanted), this.#tasks);
       remote = new Proxy((...args: unknown[]) => service.call(null, args), {
         // No `then`, or the handle could not be returned from an async function.
         get: (_target, key) => (typeof key === 'string' && key !== 'then' ? (...args: unknown[]) => service.call(key, args) : undefined),
@@ -136,12 +156,28 @@ export class HostServices implements Services {
 
   #accept(name: string, port: MessagePort): void {
     const service = this.#provided.get(name);
-    const channel = new Channel<ReplyFrame, CallFrame>(port, {
-      onFrame: ({ id, method, args }) => void invoke(service, method, args).then(
-        (value) => channel.send({ kind: 'result', id, value }),
-        (error: unknown) => channel.send({ kind: 'error', id, error: toPlainError(error) }),
-      ),
+    const running = new Map<number, Task>();
+    const channel = new Channel<ReplyFrame, CallFrame | CallCancelFrame>(port, {
+      onFrame: (frame) => {
+        const { id } = frame;
+        // The other end is another plugin's, and may send anything.
+        if (!Number.isSafeInteger(id)) return;
+        if (frame.kind === 'cancel') return running.get(id)?.cancel('the call was given up: nobody waits for its result any more');
+        const task = this.#tasks.begin();
+        if (task !== null) running.set(id, task);
+        const reply = (answer: ReplyFrame): void => {
+          if (running.get(id) === task) running.delete(id);
+          channel.send(answer);
+        };
+        void this.#tasks.run(task, invoke, service, frame.method, frame.args).then(
+          (value) => reply({ kind: 'result', id, value }),
+          (error: unknown) => reply({ kind: 'error', id, error: toPlainError(error) }),
+        );
+      },
       onUnsendable: ({ id }, error) => channel.send({ kind: 'error', id, error: toPlainError(error) }),
+      onClose: () => {
+        for (const task of running.values()) task.cancel('the call was given up: the plugin that has made it went away');
+      },
     });
   }
 }

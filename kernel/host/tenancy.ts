@@ -3,10 +3,12 @@ import type { Logger } from 'pino';
 import { BulkheadError } from '../../protocol/errors.js';
 import type { HostToKernelFrame } from '../../protocol/frames.js';
 import type { HostOrder } from '../../protocol/host-api.js';
-import { readManifest, type PluginContext, type PluginDefinition, type PluginManifest } from '../../protocol/plugin.js';
+import { EVENTS_PER_SECOND_MAX } from '../../protocol/limits.js';
+import { readManifest, shareOf, type PluginContext, type PluginDefinition, type PluginManifest } from '../../protocol/plugin.js';
 import { createLentPool, type LentPool } from './database-client.js';
 import { HostEvents } from './events.js';
 import { HostServices } from './services.js';
+import { Tasks } from './task.js';
 
 export interface Tenancy {
   readonly definition: PluginDefinition;
@@ -17,6 +19,7 @@ export interface Tenancy {
   readonly services: HostServices;
   readonly events: HostEvents;
   readonly database: LentPool;
+  readonly tasks: Tasks;
   readonly stopping: AbortController;
 }
 
@@ -24,11 +27,12 @@ export interface Tenancy {
 export function createTenancy(exported: unknown, order: HostOrder, log: Logger, send: (frame: HostToKernelFrame, transfer?: readonly ArrayBuffer[]) => void): Tenancy {
   const reading = readManifest(exported, order.name);
   if ('problems' in reading) throw new BulkheadError('PLUGIN_LOAD_FAILED', { name: order.name, reason: reading.problems.join('; ') });
-  const { manifest } = reading;
+  const manifest = { ...reading.manifest, threads: order.threads ?? reading.manifest.threads };
   const stopping = new AbortController();
-  const services = new HostServices(order.name, send);
-  const events = new HostEvents(send, log);
-  const database = createLentPool({ send, connections: manifest.limits.connections, log });
+  const tasks = new Tasks();
+  const services = new HostServices(order.name, send, tasks);
+  const events = new HostEvents(send, shareOf(EVENTS_PER_SECOND_MAX, manifest), log);
+  const database = createLentPool({ send, connections: shareOf(manifest.limits.connections, manifest), tasks, log });
   const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
-  return { definition: exported as PluginDefinition, manifest, context, log, order, services, events, database, stopping };
+  return { definition: exported as PluginDefinition, manifest, context, log, order, services, events, database, tasks, stopping };
 }

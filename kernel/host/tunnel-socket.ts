@@ -2,7 +2,8 @@
 import { Duplex } from 'node:stream';
 import { ReceiveWindow, SendWindow } from '../../protocol/flow.js';
 import type { CancelFrame, ChunkFrame, CreditFrame, EndFrame, UpgradeFrame } from '../../protocol/frames.js';
-import { sendChunks } from './pieces.js';
+import { sendChunks, type SendPiece } from './pieces.js';
+import type { Task } from './task.js';
 
 type SendBytes = (frame: ChunkFrame | EndFrame | CreditFrame | CancelFrame, transfer?: readonly ArrayBuffer[]) => void;
 type Callback = (error?: Error | null) => void;
@@ -14,6 +15,8 @@ export class TunnelSocket extends Duplex {
   readonly encrypted: boolean;
   /** Frames that are for a request find it here. */
   readonly req = this;
+  /** What the handshake has set going, where that is followed; null once it is answered. */
+  task: Task | null = null;
   timeout = 0;
   readonly #id: number;
   readonly #send: SendBytes;
@@ -110,9 +113,9 @@ export class TunnelSocket extends Duplex {
     this.destroy();
   }
 
-  readonly #sendPiece = (data: Uint8Array<ArrayBuffer>): boolean => {
+  readonly #sendPiece: SendPiece = (data, transfer) => {
     this.#idle?.refresh();
-    if (!this.#over) this.#send({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
+    if (!this.#over) this.#send({ kind: 'chunk', id: this.#id, data }, transfer);
     return !this.#over;
   };
 }

@@ -5,12 +5,13 @@ import { definePlugin } from '../../protocol/plugin.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 import { createApp, type HostApp } from './app.js';
 import { createHostLogger } from './log.js';
+import type { Tasks } from './task.js';
 import { createTenancy } from './tenancy.js';
 import { Transport } from './transport.js';
 
 /** Built beside the host, for all plugins that use it. */
 const TYPEBOX = new URL('./typebox/index.js', import.meta.url).href;
-const ORDER: HostOrder = { name: 'standby', generation: 0, bundle: '', folder: '', config: {}, environment: {}, logLevel: 'info', debug: false, trustProxy: false };
+const ORDER: HostOrder = { name: 'standby', generation: 0, bundle: '', folder: '', config: {}, threads: null, environment: {}, logLevel: 'info', debug: false, trustProxy: false };
 const SCHEMA = { type: 'object', required: ['id'], properties: { id: { type: 'integer', minimum: 1 }, name: { type: 'string' } } } as const;
 const REQUEST: RequestFrame = {
   kind: 'request', id: 1, method: 'POST', url: '/1', originalUrl: '/plugins/standby/1', mount: '/plugins/standby', httpVersion: '1.1',
@@ -27,22 +28,25 @@ const PLUGIN = definePlugin({
   routes: (app) => void app.post('/:id', { schema: { params: SCHEMA, body: SCHEMA, response: { 200: SCHEMA } } }, async ({ params }) => params),
 });
 
-export async function warmUp(): Promise<void> {
-  await import(TYPEBOX);
+/** Imports the module at a URL. */
+export type Load = (url: string) => Promise<unknown>;
+
+export async function warmUp(load: Load): Promise<void> {
+  await load(TYPEBOX);
   const log = createHostLogger({ plugin: ORDER.name, generation: ORDER.generation }, ORDER.logLevel, () => {});
   for (let round = 0; round < ROUNDS; round += 1) {
     const tenancy = createTenancy(PLUGIN, ORDER, log, () => {});
     const { app } = await createApp(tenancy);
-    for (let i = 0; i < REQUESTS_PER_ROUND; i += 1) await answered(app);
+    for (let i = 0; i < REQUESTS_PER_ROUND; i += 1) await answered(app, tenancy.tasks);
     await app.close();
     await tenancy.context.db.end(); // reading it has loaded pg
   }
 }
 
-function answered(app: HostApp['app']): Promise<void> {
+function answered(app: HostApp['app'], tasks: Tasks): Promise<void> {
   return new Promise((resolve) => {
     const transport = new Transport(() => resolve(), new StatusBlock());
-    transport.serve(app);
+    transport.serve(app, tasks);
     transport.handle(REQUEST);
   });
 }

@@ -2,12 +2,11 @@
 import { BulkheadError } from '../../protocol/errors.js';
 import type { Death } from '../../protocol/lifecycle.js';
 import { missingPermissions } from '../../protocol/permissions.js';
-import type { PluginManifest } from '../../protocol/plugin.js';
-import { permissionsVariable } from '../config.js';
+import { THREADS_MAX } from '../../protocol/limits.js';
+import { isThreads, type PluginManifest } from '../../protocol/plugin.js';
+import { permissionsVariable, threadsVariable } from '../config.js';
 import type { Orphan } from '../dispatch/replay.js';
-import type { CatalogEntry } from './catalog.js';
 import { Compartment } from './compartment.js';
-import { stepError } from './faults.js';
 import type { LifecycleContext } from './lifecycle-context.js';
 import type { PluginRecord } from './record.js';
 
@@ -19,53 +18,46 @@ export interface Code {
   readonly folder: string;
 }
 
-export interface CommissionEvents {
-  /** A worker has the code, and may die from now on. */
-  readonly onOpen: (compartment: Compartment) => void;
-  readonly onDeath: (compartment: Compartment, death: Death, orphans: readonly Orphan[]) => void;
-}
+/** A worker has the code, and may die from now on. */
+export type OnOpen = (compartment: Compartment) => void;
+export type OnDeath = (compartment: Compartment, death: Death, orphans: readonly Orphan[]) => void;
 
 export class Commission {
   readonly #record: PluginRecord;
   readonly #context: LifecycleContext;
-  readonly #events: CommissionEvents;
+  readonly #onDeath: OnDeath;
 
-  constructor(record: PluginRecord, context: LifecycleContext, events: CommissionEvents) {
+  constructor(record: PluginRecord, context: LifecycleContext, onDeath: OnDeath) {
     this.#record = record;
     this.#context = context;
-    this.#events = events;
+    this.#onDeath = onDeath;
   }
 
-  /** Throws `PLUGIN_LOAD_FAILED` with what is wrong in the code. */
-  async bundle({ name, file, folder }: CatalogEntry): Promise<Code> {
-    const bundle = await this.#context.bundler.bundle(name, file).catch((error: unknown) => { throw stepError('PLUGIN_LOAD_FAILED', name, error); });
-    return { bundle, folder };
-  }
-
-  /** Throws `PLUGIN_LOAD_FAILED` when the manifest asks for more than is granted. */
-  async import(code: Code): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
+  /** An urgent one gets the standby, if that fits. Throws `PLUGIN_LOAD_FAILED` when the manifest asks for more than is granted. */
+  async import(code: Code, urgent: boolean, onOpen: OnOpen): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
     const heapMb = this.#record.limits.heapMb;
-    const first = await this.#describe(code, heapMb);
+    const first = await this.#describe(code, heapMb, urgent, onOpen);
     if (first.manifest.limits.heapMb === heapMb) return first;
     // Only its code says how much memory it wants, and a heap cannot change its size: once per change, it boots twice.
     const { generation } = first.compartment;
     generation.kill('stopped', 'it asks for another heap');
     await generation.gone;
-    return this.#describe(code, first.manifest.limits.heapMb);
+    return this.#describe(code, first.manifest.limits.heapMb, urgent, onOpen);
   }
 
-  async #describe(code: Code, heapMb: number): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
+  async #describe(code: Code, heapMb: number, urgent: boolean, onOpen: OnOpen): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
     const { name } = this.#record;
     const { granted, ...settings } = this.#context.settings(name);
-    const generation = this.#context.standby.take({ heapMb, granted });
+    if (settings.threads !== null && !isThreads(settings.threads)) throw new BulkheadError('PLUGIN_LOAD_FAILED', { name, reason: `${threadsVariable(name)} must be a whole number from 1 to ${THREADS_MAX}` });
+    const generation = this.#context.standby.take({ heapMb, granted }, urgent);
     const { berths } = this.#context;
     const compartment = new Compartment(this.#context.ship, {
       generation,
       order: { name, generation: (this.#record.generation += 1), bundle: berths.bundleIn(generation.berth, code.bundle), folder: generation.berth, ...settings },
       counts: this.#record.requests,
-      onDeath: (death, orphans) => this.#events.onDeath(compartment, death, orphans),
+      onDeath: (death, orphans) => this.#onDeath(compartment, death, orphans),
     });
-    this.#events.onOpen(compartment);
+    onOpen(compartment);
     await Promise.all([compartment.enlist(), berths.furnish(generation.berth, code.bundle, code.folder)]);
     const manifest = await compartment.describe();
     const missing = missingPermissions(manifest.permissions, granted);

@@ -4,11 +4,12 @@ import { BulkheadError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostOrder } from '../../protocol/host-api.js';
 import type { Death } from '../../protocol/lifecycle.js';
-import { BOOT_HANG_TIMEOUT_MS, BOOT_UNRESPONSIVE_AFTER_MS, FRAMES_PER_SECOND_MAX, PLUGIN_LIMITS, UNRESPONSIVE_AFTER_MS } from '../../protocol/limits.js';
-import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
+import { BOOT_HANG_TIMEOUT_MS, BOOT_UNRESPONSIVE_AFTER_MS, FRAMES_AT_ONCE_MAX, FRAMES_AT_ONCE_MS, FRAMES_PER_SECOND_MAX, PLUGIN_LIMITS, UNRESPONSIVE_AFTER_MS } from '../../protocol/limits.js';
+import { readClaim, shareOf, type PluginManifest, type RouteDescription } from '../../protocol/plugin.js';
 import { Rate } from '../../protocol/rate.js';
 import type { Database } from '../database/pool.js';
 import { Lending } from '../database/lending.js';
+import type { Scopes } from '../database/scopes.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
 import type { OpenRequest } from '../dispatch/open-request.js';
 import type { Orphan } from '../dispatch/replay.js';
@@ -23,6 +24,7 @@ export interface Ship {
   readonly log: Logger;
   readonly writeLines: (lines: string) => void;
   readonly database: Database;
+  readonly scopes: Scopes;
   readonly services: ServiceRegistry;
   readonly events: EventBus;
   readonly watchdog: Watchdog;
@@ -57,7 +59,9 @@ export class Compartment {
   readonly #watched: Watched;
   #limits = PLUGIN_LIMITS;
   #silentMs = 0;
+  #hidden: Set<string> | null = null;
   readonly #frames = new Rate(FRAMES_PER_SECOND_MAX);
+  readonly #burst = new Rate(FRAMES_AT_ONCE_MAX, undefined, FRAMES_AT_ONCE_MS);
 
   constructor(ship: Ship, options: CompartmentOptions) {
     this.#ship = ship;
@@ -70,6 +74,11 @@ export class Compartment {
     this.#watched = this.#watchedBy();
     const { threadId, heapLimitMb } = this.generation;
     if (threadId !== null) ship.onThread(threadId, { plugin: name, generation, heapLimitMb });
+  }
+
+  /** Of its generation. */
+  get number(): number {
+    return this.#options.order.generation;
   }
 
   /** Set by the first look at the manifest. */
@@ -98,10 +107,11 @@ export class Compartment {
 
   /** Imports the plugin, whose files must be there. */
   async describe(): Promise<PluginManifest> {
-    const manifest = await this.generation.describe();
-    const { limits } = manifest;
-    this.#dispatcher = new Dispatcher(manifest.name, limits, this.#send, this.#options.counts);
-    this.#lending = new Lending({ database: this.#ship.database, plugin: manifest.name, quota: limits.connections, send: this.#send, log: this.#log });
+    const manifest = readClaim(await this.generation.describe(), this.#options.order.name);
+    const { name, limits } = manifest;
+    const { database, scopes } = this.#ship;
+    this.#dispatcher = new Dispatcher(name, limits, this.#send, this.#options.counts);
+    this.#lending = new Lending({ database, scope: () => scopes.of(name), onRefused: () => scopes.forget(name), plugin: name, quota: shareOf(limits.connections, manifest), limits, send: this.#send, log: this.#log });
     this.#limits = limits;
     this.#watched.hangTimeoutMs = Math.max(BOOT_HANG_TIMEOUT_MS, limits.hangTimeoutMs);
     this.#watched.memoryMaxBytes = limits.memoryMb * 2 ** 20;
@@ -151,7 +161,9 @@ export class Compartment {
 
   /** What comes from a worker may be anything; a frame that cannot be handled ends its generation and not the kernel. */
   #receive(frame: HostToKernelFrame): void {
-    if (!this.#frames.admit()) return this.generation.kill('crashed', `it sent more than ${FRAMES_PER_SECOND_MAX} frames in a second`);
+    const now = performance.now(); // once for both, because every frame comes through here
+    if (!this.#burst.admit(now)) return this.generation.kill('crashed', `it sent more than ${FRAMES_AT_ONCE_MAX} frames at once`);
+    if (!this.#frames.admit(now)) return this.generation.kill('crashed', `it sent more than ${FRAMES_PER_SECOND_MAX} frames in a second`);
     try {
       this.#route(frame);
     } catch (error) {
@@ -176,7 +188,19 @@ export class Compartment {
     }
   }
 
+  /** What it provides is for nobody yet: it serves beside others, or never. */
+  hide(): void {
+    this.#hidden = new Set();
+  }
+
+  show(): void {
+    const hidden = this.#hidden ?? [];
+    this.#hidden = null;
+    for (const service of hidden) this.#provide(service);
+  }
+
   #provide(service: string): void {
+    if (this.#hidden !== null) return void this.#hidden.add(service);
     const owner = this.#ship.services.provide(this.#party, service);
     if (owner === null) return;
     const { message } = new BulkheadError('PLUGIN_CONFLICT', { name: this.#party.plugin, reason: `the service "${service}" is provided by plugin "${owner}" already` });
@@ -226,6 +250,7 @@ function number(value: unknown): number {
 }
 
 function bytes(value: unknown): Uint8Array {
-  if (!(value instanceof Uint8Array)) throw new TypeError('it has something else where bytes belong');
+  // Shared memory could change after it was read here.
+  if (!(value instanceof Uint8Array) || !(value.buffer instanceof ArrayBuffer)) throw new TypeError('it has something else where bytes belong');
   return value;
 }

@@ -17,7 +17,7 @@ import type { Build } from './standby.js';
 import { execArgv } from './walls.js';
 import { within } from './within.js';
 
-const HOST_ENTRY = fileURLToPath(new URL('../host/entry.js', import.meta.url));
+const HOST_ENTRY = fileURLToPath(new URL('../host/entry.cjs', import.meta.url));
 
 /** What the worker is to a plugin, once it has one. */
 export interface Command {

@@ -11,7 +11,7 @@ import type { Turnstile } from './turnstile.js';
 export type Verb = 'load' | 'start' | 'stop' | 'unload' | 'restart';
 
 /** What the operator's configuration says of one plugin. */
-export interface PluginOrders extends Pick<HostOrder, 'environment' | 'config' | 'logLevel' | 'debug' | 'trustProxy'> {
+export interface PluginOrders extends Pick<HostOrder, 'environment' | 'config' | 'threads' | 'logLevel' | 'debug' | 'trustProxy'> {
   /** Permissions that it may have beyond its walls. */
   readonly granted: readonly string[];
 }
@@ -24,6 +24,10 @@ export interface LifecycleContext {
   readonly mounts: Mounts<Lifecycle>;
   /** Bounds the boots of all plugins together. */
   readonly boots: Turnstile;
+  /** And those of further workers within them, which must not keep a plugin that is down waiting. */
+  readonly furtherBoots: Turnstile;
+  /** What the next kernel must know of the plugin has changed without a transition. */
+  readonly changed: (name: string) => void;
   readonly settings: (name: string) => PluginOrders;
   readonly random: () => number;
 }

@@ -3,10 +3,8 @@ import { BulkheadError } from '../../protocol/errors.js';
 import type { Death, Fault } from '../../protocol/lifecycle.js';
 import { VERB_QUEUE_MAX } from '../../protocol/limits.js';
 import type { PluginManifest } from '../../protocol/plugin.js';
-import type { Orphan } from '../dispatch/replay.js';
 import type { CatalogEntry } from './catalog.js';
-import { Commission, type Code } from './commission.js';
-import type { Compartment } from './compartment.js';
+import type { Code } from './commission.js';
 import { faultOf, faultOfDeath, isExcuse, isPermanent, refusal, stepError, type StepCode } from './faults.js';
 import { Gate } from './gate.js';
 import type { LifecycleContext, Verb } from './lifecycle-context.js';
@@ -15,42 +13,47 @@ import type { PluginRecord } from './record.js';
 import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
 import { statusOf, type PluginDetails } from './status.js';
+import { Tables } from './tables.js';
 import { Turnstile } from './turnstile.js';
+import { Workers } from './workers.js';
 
 export class Lifecycle {
   readonly record: PluginRecord;
   readonly gate: Gate;
   readonly #context: LifecycleContext;
-  readonly #commission: Commission;
   readonly #turns = new Turnstile(1);
   #entry: CatalogEntry;
   #code: Code | null = null;
-  #compartment: Compartment | null = null;
   /** How far a restart goes, of the worker or of the kernel: what the operator wanted last. */
   #desired: 'mounted' | 'running' | 'stopped' = 'mounted';
-  /** True while a verb or a restart handles the compartment, and so its death too. */
+  /** True while a verb or a restart handles the workers, and so their deaths too. */
   #attended = false;
   readonly #restarts: Restarts;
+  readonly #workers: Workers;
+  readonly #tables: Tables;
 
   constructor(record: PluginRecord, entry: CatalogEntry, context: LifecycleContext) {
     this.record = record;
     this.#entry = entry;
     this.#context = context;
     this.#restarts = new Restarts(context.random);
-    this.#commission = new Commission(record, context, {
-      onOpen: (compartment) => { this.#compartment = compartment; },
-      onDeath: (compartment, death, orphans) => this.#onDeath(compartment, death, orphans),
-    });
+    this.#tables = new Tables(record.name, context.ship);
     this.gate = new Gate(record, () => refusal(record.name, record.state, Date.now()));
+    this.#workers = new Workers(record, context, this.gate, (death) => this.#onDown(death));
   }
 
   get status(): PluginDetails {
-    return statusOf(this.record, this.#compartment, this.gate.waiting);
+    return statusOf(this.record, this.#workers.all, this.gate.waiting);
   }
 
   /** What `resume` needs in the next kernel. */
   get prior(): PriorLife | null {
     return priorOf(this.record, this.#desired, this.#code);
+  }
+
+  /** Whether all that keeps it from running is something else, such as the database. */
+  get waits(): boolean {
+    return this.#restarts.excused && !this.record.is(this.#desired) && this.record.is('restarting', 'initialized', 'mounted', 'started');
   }
 
   get busy(): boolean {
@@ -65,6 +68,7 @@ export class Lifecycle {
       if (this.record.is('registered') && verb !== 'load' && verb !== 'unload') throw this.#conflict(`it is not loaded, so it cannot ${verb}; load it first with POST /plugins/load/${this.record.name}`);
       await this.#attend(() => this.#carryOut(verb));
     });
+    if (verb === 'start' || verb === 'restart') await this.#workers.mustered;
   }
 
   async #carryOut(verb: Verb): Promise<void> {
@@ -113,7 +117,7 @@ export class Lifecycle {
   /** From any state without a worker to `mounted`, from fresh code. */
   #load(cause: string): Promise<void> {
     return this.#step('PLUGIN_LOAD_FAILED', async () => {
-      this.#code = await this.#commission.bundle(this.#entry);
+      this.#code = await this.#bundle();
       await this.#boot(cause);
     });
   }
@@ -128,7 +132,7 @@ export class Lifecycle {
     try {
       await work();
     } catch (thrown) {
-      const error = await this.#discard(code, thrown);
+      const error = await this.#workers.discard(code, thrown);
       this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
       this.gate.close();
       throw error;
@@ -138,9 +142,9 @@ export class Lifecycle {
   async #boot(cause: string): Promise<void> {
     const { record } = this;
     // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
-    const { compartment, manifest } = await this.#context.boots.run(() => this.#commission.import(this.#code!));
+    const { compartment, manifest } = await this.#context.boots.run(() => this.#workers.import(this.#code!));
     this.#claim(manifest);
-    await compartment.init();
+    await this.#tables.prepare(this.#code!, manifest.grants, () => compartment.init());
     record.transition({ status: 'initialized', generation: record.generation }, cause);
     record.routes = await compartment.mount();
     this.#context.mounts.set(this, record.mounts); // again: the documentation follows the table's version
@@ -148,20 +152,19 @@ export class Lifecycle {
   }
 
   async #run(cause: string): Promise<void> {
-    await this.#compartment!.start();
+    await this.#workers.first!.start();
     for (const status of ['started', 'running'] as const) this.record.transition({ status, generation: this.record.generation }, cause);
-    this.gate.open(this.#compartment!.dispatcher!);
+    this.#workers.serve(this.#code!);
   }
 
   async #stop(cause: string, shut = () => this.gate.close()): Promise<void> {
     this.#restarts.cancel();
     shut();
     const { record } = this;
-    const compartment = this.#compartment;
-    if (compartment !== null && record.is('initialized', 'mounted', 'started', 'running')) {
+    if (this.#workers.first !== null && record.is('initialized', 'mounted', 'started', 'running')) {
       record.transition({ status: 'stopping', generation: record.generation }, cause);
-      const failure = await compartment.stop().then(() => null, (error: Error) => error);
-      record.transition({ status: 'stopped' }, failure === null ? cause : `${cause}; ${failure.message}`);
+      const failures = await this.#workers.stop();
+      record.transition({ status: 'stopped' }, [cause, ...new Set(failures.map(({ message }) => message))].join('; '));
     } else if (record.is('failed', 'restarting', 'quarantined')) record.transition({ status: 'stopped' }, cause);
   }
 
@@ -172,21 +175,9 @@ export class Lifecycle {
     if (!this.record.is('registered')) this.record.transition({ status: 'registered' }, 'unload');
   }
 
-  /** Ends the present generation after a failed step and returns the error that says which. */
-  async #discard(code: StepCode, thrown: unknown): Promise<BulkheadError> {
-    const error = stepError(code, this.record.name, thrown);
-    const generation = this.#compartment?.generation;
-    generation?.kill('failed', error.message);
-    await generation?.gone;
-    return error;
-  }
-
-  #onDeath(compartment: Compartment, death: Death, orphans: readonly Orphan[]): void {
-    if (this.#compartment === compartment) this.#compartment = null;
-    this.record.bury(death);
+  #onDown(death: Death): void {
     if (this.#attended) this.gate.pause();
     else this.#afterSetback(faultOfDeath(death), { at: death.at, excused: false });
-    this.gate.takeBack(orphans);
   }
 
   /** Restart, or quarantine. */
@@ -199,7 +190,7 @@ export class Lifecycle {
     }
     this.record.transition({ status: 'restarting', fault, restartAt: setback.at + verdict.delayMs }, `restart in ${verdict.delayMs} ms`);
     this.#expect(verdict.delayMs);
-    this.#restarts.schedule(verdict.delayMs, () => void this.#turns.run(() => this.#attend(() => this.#restart())));
+    this.#restarts.schedule(verdict.delayMs, () => void this.#turns.run(() => this.#attend(() => this.#restart())), setback.excused ? this.#context.ship.database.onBack : undefined);
   }
 
   async #restart(): Promise<void> {
@@ -217,17 +208,18 @@ export class Lifecycle {
 
   #pardon(): void {
     this.#restarts.pardon();
+    this.#workers.pardon();
     this.gate.pardon();
   }
 
   /** To where the operator wanted it last. A failure is a setback like a death, unless its cause lies elsewhere and passes. */
   async #revive(cause: string): Promise<void> {
     try {
-      this.#code ??= await this.#commission.bundle(this.#entry);
+      this.#code ??= await this.#bundle();
       await this.#boot(cause);
       if (this.#desired === 'running') await this.#run(cause);
     } catch (thrown) {
-      const error = await this.#discard('PLUGIN_START_FAILED', thrown);
+      const error = await this.#workers.discard('PLUGIN_START_FAILED', thrown);
       this.#afterSetback(faultOf(error), { at: Date.now(), excused: isExcuse(thrown) });
     }
   }
@@ -239,10 +231,17 @@ export class Lifecycle {
       await work();
     } finally {
       this.#attended = false;
-      if (this.#compartment === null && this.record.is('initialized', 'mounted', 'started', 'running')) {
+      if (this.#workers.first === null && this.record.is('initialized', 'mounted', 'started', 'running')) {
         this.#afterSetback({ code: 'PLUGIN_CRASHED', message: this.record.deaths.at(-1)?.cause ?? 'its worker ended' }, { at: Date.now(), excused: false });
       }
     }
+  }
+
+  /** Throws `PLUGIN_LOAD_FAILED` with what is wrong in the code. */
+  async #bundle(): Promise<Code> {
+    const { name, file, folder } = this.#entry;
+    const bundle = await this.#context.bundler.bundle(name, file).catch((error: unknown) => { throw stepError('PLUGIN_LOAD_FAILED', name, error); });
+    return { bundle, folder };
   }
 
   /** From here on the plugin answers under its mounts, if only with why it cannot. */

@@ -46,6 +46,11 @@ export class PluginRecord {
     return this.manifest?.limits ?? PLUGIN_LIMITS;
   }
 
+  /** Workers that it shall have while it runs. */
+  get threads(): number {
+    return this.manifest?.threads ?? 1;
+  }
+
   describe(manifest: PluginManifest): void {
     this.manifest = manifest;
     this.mounts = manifest.mounts;

@@ -14,21 +14,32 @@ export class Restarts {
     this.#random = random;
   }
 
+  /** Whether the last setback was not the plugin's own doing. */
+  get excused(): boolean {
+    return this.#setbacks.at(-1)?.excused === true;
+  }
+
   /** Counts a setback and says what follows from it. */
   judge(setback: Setback): Verdict {
     this.#setbacks = [...this.#setbacks, setback].slice(-HISTORY_MAX_ENTRIES);
     return judge(this.#setbacks, setback.at, this.#random());
   }
 
-  schedule(delayMs: number, restart: () => void): void {
+  /** `sooner` calls back when there is no more to wait for; it returns the way to end that. */
+  schedule(delayMs: number, restart: () => void, sooner: (listener: () => void) => () => void = () => () => {}): void {
     this.cancel();
+    const now = (): void => {
+      this.cancel();
+      restart();
+    };
+    const forget = sooner(now);
     if (delayMs > 0) {
-      const timer = setTimeout(restart, delayMs);
-      this.#cancel = () => clearTimeout(timer);
+      const timer = setTimeout(now, delayMs);
+      this.#cancel = () => [clearTimeout(timer), forget()];
     } else {
       // A timer of 0 takes a millisecond or more.
-      const turn = setImmediate(restart);
-      this.#cancel = () => clearImmediate(turn);
+      const turn = setImmediate(now);
+      this.#cancel = () => [clearImmediate(turn), forget()];
     }
   }
 

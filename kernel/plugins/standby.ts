@@ -48,9 +48,9 @@ export class Standby {
     this.#fill();
   }
 
-  /** A worker of this build. A plugin with a heap or permissions of its own gets a fresh one. */
-  take(build: Build): Generation {
-    const fits = build.heapMb === PLAIN.heapMb && build.granted.length === 0;
+  /** A worker of this build. A plugin with a heap or permissions of its own gets a fresh one, and so does one that is not `urgent`. */
+  take(build: Build, urgent: boolean): Generation {
+    const fits = urgent && build.heapMb === PLAIN.heapMb && build.granted.length === 0;
     const ready = fits ? this.#ready.shift() : undefined;
     if (ready === undefined) return this.#launch(build);
     this.#refillAfter(STANDBY_REFILL_DELAY_MS);

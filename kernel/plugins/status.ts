@@ -2,22 +2,27 @@
 import type { Death, Transition } from '../../protocol/lifecycle.js';
 import type { PluginLimits } from '../../protocol/limits.js';
 import type { WorkerMemory } from '../../protocol/status-block.js';
-import type { RequestCounts } from '../dispatch/dispatcher.js';
+import type { Dispatcher, RequestCounts } from '../dispatch/dispatcher.js';
 import type { Compartment } from './compartment.js';
 import type { PluginRecord, PluginSummary } from './record.js';
 
 export interface PluginDetails extends PluginSummary {
-  /** The worker thread, while there is one. */
-  readonly worker: {
+  /** Workers that it shall have while it runs. */
+  readonly threads: number;
+  /** Those that it has now; fewer while some are on their way. */
+  readonly workers: readonly {
+    readonly generation: number;
     readonly threadId: number | null;
     /** In bytes, as the host last measured it. */
     readonly memory: WorkerMemory;
     readonly heapLimitMb: number;
     readonly loopLagMs: number;
     readonly unresponsive: boolean;
+    /** Requests that it has begun or that wait for it. */
+    readonly load: number;
     /** PostgreSQL connections lent to it. */
     readonly connections: number;
-  } | null;
+  }[];
   /** `waiting` for it to come back after a death. */
   readonly requests: RequestCounts & { readonly inFlight: number; readonly queued: number; readonly waiting: number };
   readonly limits: PluginLimits;
@@ -31,23 +36,26 @@ export interface PluginDetails extends PluginSummary {
   readonly restartAt: number | null;
 }
 
-export function statusOf(record: PluginRecord, compartment: Compartment | null, waiting: number): PluginDetails {
+export function statusOf(record: PluginRecord, compartments: readonly Compartment[], waiting: number): PluginDetails {
   const { state } = record;
-  const generation = compartment?.generation;
+  const sum = (count: (dispatcher: Dispatcher) => number): number => compartments.reduce((all, { dispatcher }) => all + (dispatcher === null ? 0 : count(dispatcher)), 0);
   return {
     ...record.summary(),
-    worker: compartment === null || generation === undefined ? null : {
+    threads: record.threads,
+    workers: compartments.map(({ number, generation, dispatcher, unresponsive, leases }) => ({
+      generation: number,
       threadId: generation.threadId,
       memory: generation.status.memory,
       heapLimitMb: generation.build.heapMb,
       loopLagMs: Math.round(generation.status.loopLagMs),
-      unresponsive: compartment.unresponsive,
-      connections: compartment.leases,
-    },
-    requests: { ...record.requests, inFlight: compartment?.dispatcher?.inFlight ?? 0, queued: compartment?.dispatcher?.queued ?? 0, waiting },
+      unresponsive,
+      load: (dispatcher?.inFlight ?? 0) + (dispatcher?.queued ?? 0),
+      connections: leases,
+    })),
+    requests: { ...record.requests, inFlight: sum(({ inFlight }) => inFlight), queued: sum(({ queued }) => queued), waiting },
     limits: record.limits,
     routes: record.routes.map(({ method, url }) => ({ method, url })),
-    services: compartment?.services ?? [],
+    services: [...new Set(compartments.flatMap(({ services }) => services))],
     transitions: [...record.transitions],
     deaths: [...record.deaths],
     restartAt: state.status === 'restarting' ? state.restartAt : null,

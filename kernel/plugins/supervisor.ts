@@ -30,6 +30,8 @@ export interface SupervisorOptions {
   /** `known` are the names in the catalog. */
   readonly settings: (name: string, known: readonly string[]) => PluginOrders;
   readonly random?: () => number;
+  /** Told when `priorOf` a plugin has changed without a transition. */
+  readonly onChange?: (plugin: string) => void;
 }
 
 export class Supervisor {
@@ -40,6 +42,7 @@ export class Supervisor {
   readonly #berths: Berths;
   readonly #standby: Standby;
   readonly #boots = new Turnstile(PARALLEL_BOOTS_MAX);
+  readonly #furtherBoots = new Turnstile(1);
   readonly #options: SupervisorOptions;
   readonly #log: Logger;
   readonly #listeners = new Set<OnTransition>();
@@ -90,7 +93,7 @@ export class Supervisor {
   async details(name: string): Promise<PluginDetails> {
     await this.#check(name);
     const life = this.#lives.get(name);
-    return life === undefined ? statusOf(this.#newRecord(name), null, 0) : life.status;
+    return life === undefined ? statusOf(this.#newRecord(name), [], 0) : life.status;
   }
 
   /** Carries out an operator's verb and returns the resulting state. Throws what the error table says. */
@@ -103,7 +106,8 @@ export class Supervisor {
       await life.perform(verb, this.#catalog.get(name));
       return life.status;
     } finally {
-      if (life.record.is('registered') && !life.busy) this.#lives.delete(name);
+      // Its place may be another's by now.
+      if (life.record.is('registered') && !life.busy && this.#lives.get(name) === life) this.#lives.delete(name);
     }
   }
 
@@ -174,6 +178,8 @@ export class Supervisor {
       standby: this.#standby,
       mounts: this.mounts,
       boots: this.#boots,
+      furtherBoots: this.#furtherBoots,
+      changed: (plugin) => this.#options.onChange?.(plugin),
       settings: (plugin) => this.#options.settings(plugin, this.#catalog.names),
       random: this.#options.random ?? Math.random,
     });

@@ -1,5 +1,5 @@
 // Watches heartbeat and memory of all hosts through shared memory. Must not know what becomes of a host that fell silent or hoards.
-import { MEMORY_BLIND_AFTER_MS, MEMORY_WARNING_PERCENT, WATCHDOG_BUSY_INTERVAL_MS, WATCHDOG_INTERVAL_MS, WATCHDOG_QUIET_AFTER_MS } from '../../protocol/limits.js';
+import { HEARTBEAT_INTERVAL_MS, HEARTBEAT_REST_INTERVAL_MS, MEMORY_BLIND_AFTER_MS, MEMORY_WARNING_PERCENT, WATCHDOG_BUSY_INTERVAL_MS, WATCHDOG_INTERVAL_MS, WATCHDOG_QUIET_AFTER_MS } from '../../protocol/limits.js';
 import type { StatusBlock } from '../../protocol/status-block.js';
 
 export interface Watched {
@@ -23,6 +23,12 @@ export interface Watched {
   /** Called once; it is not watched any more after that. */
   readonly onMemoryExceeded: (bytes: number, maxBytes: number) => void;
 }
+
+/** By how much longer a heart that rests is silent between two beats. */
+const RESTED_MS = HEARTBEAT_REST_INTERVAL_MS - HEARTBEAT_INTERVAL_MS;
+
+/** A look that is late by this much, in milliseconds, is so because the machine is busy, and not because the kernel has stood still. */
+const LATE_MS = WATCHDOG_BUSY_INTERVAL_MS;
 
 interface Observation {
   heartbeat: number;
@@ -86,11 +92,13 @@ export class Watchdog {
   look(): void {
     const now = this.#clock();
     // While the kernel itself stood still it saw no heartbeat: that time counts against nobody.
-    const blind = Math.max(0, now - this.#lastLook - 2 * this.#dueMs);
+    const blind = Math.max(0, now - this.#lastLook - this.#dueMs - LATE_MS);
     this.#lastLook = now;
     this.#settle(now);
     this.#dueMs = this.#intervalMs;
     for (const [watched, seen] of this.#watched) {
+      // In this order: a heart that wakes up beats before it says so.
+      const { resting } = watched.status;
       const { heartbeat } = watched.status;
       if (heartbeat !== seen.heartbeat) {
         Object.assign(seen, { heartbeat, movedAt: now, reported: false });
@@ -98,7 +106,7 @@ export class Watchdog {
         continue;
       }
       seen.movedAt += blind;
-      const silentMs = Math.round(now - seen.movedAt);
+      const silentMs = Math.round(now - seen.movedAt) - (resting ? RESTED_MS : 0);
       if (silentMs >= MEMORY_BLIND_AFTER_MS) void this.#measure(watched, seen);
       if (silentMs >= watched.hangTimeoutMs) {
         this.unwatch(watched);

@@ -12,12 +12,13 @@ export interface Party {
 }
 
 export class ServiceRegistry {
-  readonly #providers = new Map<string, Party>();
+  /** All of one plugin, the one that is asked next first. */
+  readonly #providers = new Map<string, readonly Party[]>();
   /** Every name that was ever provided: the difference between "down" and "does not exist". */
   readonly #known = new Set<string>();
 
-  /** For each consumer, the plugins whose services it has asked for in its present generation. */
-  readonly #used = new Map<string, Set<string>>();
+  /** For each consumer, the plugins whose services it has asked for. */
+  readonly #used = new Map<Party, Set<string>>();
 
   /** Services that are provided now. */
   get size(): number {
@@ -26,16 +27,18 @@ export class ServiceRegistry {
 
   /** The names that this plugin's generation provides. */
   namesOf(party: Party): string[] {
-    return [...this.#providers].filter(([, provider]) => provider === party).map(([name]) => name);
+    return [...this.#providers].filter(([, providers]) => providers.includes(party)).map(([name]) => name);
   }
 
   /** A name belongs to the first plugin that provides it, for as long as that plugin is there. Returns the owner's name if it is another. Throws beyond SERVICES_MAX, or when the name is too long. */
   provide(party: Party, service: string): string | null {
-    const present = this.#providers.get(service);
-    if (present !== undefined && present.plugin !== party.plugin) return present.plugin;
+    const present = this.#providers.get(service) ?? [];
+    const [{ plugin: owner } = party] = present;
+    if (owner !== party.plugin) return owner;
     if (service.length > SERVICE_NAME_MAX_CHARACTERS) throw new RangeError(`the name of a service has more than ${SERVICE_NAME_MAX_CHARACTERS} characters`);
-    if (present === undefined && this.namesOf(party).length >= SERVICES_MAX) throw new RangeError(`it provides ${SERVICES_MAX} services already`);
-    this.#providers.set(service, party);
+    if (present.includes(party)) return null;
+    if (this.namesOf(party).length >= SERVICES_MAX) throw new RangeError(`it provides ${SERVICES_MAX} services already`);
+    this.#providers.set(service, [...present, party]);
     this.#remember(service);
     return null;
   }
@@ -49,29 +52,34 @@ export class ServiceRegistry {
 
   /** Answers a consumer's wish for a port; the kernel is not on the path of the calls that follow. */
   connect(consumer: Party, ref: number, service: string): void {
-    const { port1, port2 } = new MessageChannel();
-    // The end of a worker may be seen at its channel before it is known as a death, and the service with it.
-    const provider = this.#providers.get(service);
-    if (provider?.send({ kind: 'service-accept', service, port: port1 }, [port1]) !== true) {
-      port1.close();
-      const error = this.#known.has(service)
-        ? new BulkheadError('SERVICE_UNAVAILABLE', { service, reason: 'its plugin is not running' })
-        : new BulkheadError('SERVICE_UNKNOWN', { service });
-      consumer.send({ kind: 'service-opened', ref, error: toPlainError(error) });
+    for (const provider of this.#providers.get(service) ?? []) {
+      const { port1, port2 } = new MessageChannel();
+      // The end of a worker may be seen at its channel before it is known as a death, and the service with it.
+      if (!provider.send({ kind: 'service-accept', service, port: port1 }, [port1])) continue;
+      // The next consumer asks another worker of the plugin, when there are several.
+      this.#providers.set(service, [...this.#providers.get(service)!.filter((other) => other !== provider), provider]);
+      this.#used.set(consumer, (this.#used.get(consumer) ?? new Set()).add(provider.plugin));
+      consumer.send({ kind: 'service-opened', ref, port: port2 }, [port2]);
       return;
     }
-    this.#used.set(consumer.plugin, (this.#used.get(consumer.plugin) ?? new Set()).add(provider!.plugin));
-    consumer.send({ kind: 'service-opened', ref, port: port2 }, [port2]);
+    const error = this.#known.has(service)
+      ? new BulkheadError('SERVICE_UNAVAILABLE', { service, reason: 'its plugin is not running' })
+      : new BulkheadError('SERVICE_UNKNOWN', { service });
+    consumer.send({ kind: 'service-opened', ref, error: toPlainError(error) });
   }
 
   /** Whether the one has called a service of the other. */
   uses(consumer: string, provider: string): boolean {
-    return this.#used.get(consumer)?.has(provider) ?? false;
+    return [...this.#used].some(([party, providers]) => party.plugin === consumer && providers.has(provider));
   }
 
   /** The generation is over: what it provided is gone. Its ports close with its thread. */
   revoke(party: Party): void {
-    for (const service of this.namesOf(party)) this.#providers.delete(service);
-    this.#used.delete(party.plugin);
+    for (const service of this.namesOf(party)) {
+      const others = this.#providers.get(service)!.filter((provider) => provider !== party);
+      if (others.length === 0) this.#providers.delete(service);
+      else this.#providers.set(service, others);
+    }
+    this.#used.delete(party);
   }
 }

@@ -1,13 +1,17 @@
-// The queries of analytics.
+// The queries of analytics, on tables that other plugins let it read.
 import type { Pool } from 'pg';
 
-export async function itemsTableExists(db: Pool): Promise<boolean> {
-  const { rows } = await db.query<{ present: boolean }>(`SELECT to_regclass('items') IS NOT NULL AS present`);
-  return rows[0]?.present === true;
+/** Whether the table is there and the items plugin lets this one read it. */
+export async function mayReadItems(db: Pool): Promise<boolean> {
+  const { rowCount } = await db.query(
+    `SELECT FROM pg_class JOIN pg_namespace schema ON schema.oid = relnamespace
+     WHERE nspname = 'plugin_items' AND relname = 'items' AND has_schema_privilege(schema.oid, 'USAGE') AND has_table_privilege(pg_class.oid, 'SELECT')`,
+  );
+  return rowCount === 1;
 }
 
-/** Needs the table. */
+/** Needs to be allowed. */
 export async function countItems(db: Pool): Promise<number> {
-  const { rows } = await db.query<{ count: number }>('SELECT count(*)::int AS count FROM items');
+  const { rows } = await db.query<{ count: number }>('SELECT count(*)::int AS count FROM plugin_items.items');
   return rows[0]?.count ?? 0;
 }

@@ -1,6 +1,6 @@
 // What analytics can say, for the routes.
 import type { Pool } from 'pg';
-import { countItems, itemsTableExists } from './crud.js';
+import { countItems, mayReadItems } from './crud.js';
 
 export class AnalyticsService {
   readonly #db: Pool;
@@ -11,6 +11,6 @@ export class AnalyticsService {
 
   /** Items stored at this moment; 0 while the items plugin has never run and its table does not exist. */
   async itemsCount(): Promise<number> {
-    return (await itemsTableExists(this.#db)) ? countItems(this.#db) : 0;
+    return (await mayReadItems(this.#db)) ? countItems(this.#db) : 0;
   }
 }

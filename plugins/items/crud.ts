@@ -1,16 +1,12 @@
 // The queries on items, and nothing but queries.
 import type { Pool } from 'pg';
-import { CREATE_ITEMS_TABLE, type ItemRow } from './models.js';
+import type { ItemRow } from './models.js';
 
 export class ItemsCrud {
   readonly #db: Pool;
 
   constructor(db: Pool) {
     this.#db = db;
-  }
-
-  async createTable(): Promise<void> {
-    await this.#db.query(CREATE_ITEMS_TABLE);
   }
 
   async insert(name: string, description: string | null): Promise<ItemRow> {

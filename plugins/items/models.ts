@@ -1,4 +1,4 @@
-// The table of items and its rows.
+// The rows of the table of items, which migrations/ makes.
 
 export interface ItemRow {
   readonly id: number;
@@ -8,10 +8,3 @@ export interface ItemRow {
 
 /** PostgreSQL's largest `integer`, the type of an item's id. */
 export const ID_MAX = 2_147_483_647;
-
-export const CREATE_ITEMS_TABLE = `
-  CREATE TABLE IF NOT EXISTS items (
-    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name text NOT NULL,
-    description text
-  )`;

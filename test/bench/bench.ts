@@ -1,14 +1,16 @@
 // Measures the kernel beside one in-process Fastify with the same plugins and the same database, in turns. Each server has a process of its own; the load comes from this one.
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
-import type * as EmbeddedModule from '../../kernel/database/embedded.js';
 import type { LoadResult } from '../helpers/load.js';
 import { CASES, ROWS, type Case } from './cases.js';
 import { cpuTime } from './cpu.js';
+import { withDatabase, withInstalledDatabase } from './database.js';
+import { IDLE, idleTable, measureIdle } from './idle.js';
+import { measureNeighbours, NEIGHBOURS, neighboursTable } from './neighbours.js';
 import { measureRecovery } from './recovery.js';
 import { end, findRoot, machine, median, NAIVE, startCandidate, startKernel, type Server } from './servers.js';
+import { table } from './table.js';
 
 const ROUNDS = 5;
 const MEASURED_MS = 1_000;
@@ -26,35 +28,54 @@ interface Row {
   readonly cpu: { readonly mainThread: number; readonly otherThreads: number } | null;
 }
 
-interface Candidate { readonly name: string; readonly server: Server }
+interface Candidate {
+  readonly name: string;
+  readonly server: Server;
+  /** Runs in these cases only; in all by default. */
+  readonly only?: (asked: Case) => boolean;
+}
 interface Measured { readonly candidate: Candidate; readonly results: LoadResult[]; cpu: { main: number; all: number; requests: number } | null }
 
 const only = process.argv.slice(2).filter((word) => !word.startsWith('--')).join(' ');
 const json = process.argv.includes('--json');
 
+const isAsked = (name: string): boolean => name.includes(only);
+
 async function main(): Promise<void> {
-  const root = findRoot();
-  const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-bench-'));
-  const { startEmbeddedDatabase } = (await import(join(root, 'dist/kernel/database/embedded.js'))) as typeof EmbeddedModule;
-  const silent = { info() {}, warn() {}, error() {} };
-  const database = await startEmbeddedDatabase({ dataDir, user: 'bench', database: 'bench', log: silent as unknown as EmbeddedModule.EmbeddedDatabaseOptions['log'] });
-  const candidates: Candidate[] = [];
-  try {
-    candidates.push({ name: 'in-process', server: await startCandidate('in-process', database.url) });
-    const folders = `${join(root, 'plugins')}:${join(root, 'test/bench/plugins')}`;
-    candidates.push({ name: 'kernel', server: await startKernel({ DATABASE_URL: database.url, DATA_DIR: dataDir, PLUGINS_DIR: folders, PLUGINS_ENABLED: 'hello,items,freight' }) });
-    for (const name of NAIVE) candidates.push({ name, server: await startCandidate(name, database.url) });
-    await fill(database.url);
-    const rows: Row[] = [];
-    for (const asked of CASES.filter(({ name }) => name.includes(only))) {
-      rows.push(...(await measure(asked, asked.naive === true ? candidates : candidates.slice(0, 2))));
+  const cases = CASES.filter(({ name }) => isAsked(name));
+  const rows = cases.length > 0 ? await compare(cases) : [];
+  const neighbours = isAsked(NEIGHBOURS) ? await measureNeighbours() : null;
+  const idle = isAsked(IDLE) ? await measureIdle() : null;
+  if (json) return void process.stdout.write(`${JSON.stringify({ machine: machine(), rounds: ROUNDS, measuredMs: MEASURED_MS, rows, neighbours, idle }, null, 2)}\n`);
+  const tables = [...(rows.length > 0 ? [comparison(rows)] : []), ...(neighbours === null ? [] : [neighboursTable(neighbours)]), ...(idle === null ? [] : [idleTable(idle)])];
+  process.stdout.write(`${machine()}\n${tables.join('\n')}`);
+}
+
+async function compare(cases: readonly Case[]): Promise<Row[]> {
+  return withDatabase((dataDir, url) => withInstalledDatabase(async (installed) => {
+    const root = findRoot();
+    const candidates: Candidate[] = [];
+    try {
+      candidates.push({ name: 'in-process', server: await startCandidate('in-process', url) });
+      const folders = `${join(root, 'plugins')}:${join(root, 'test/bench/plugins')}`;
+      const environment = { DATABASE_URL: url, DATA_DIR: dataDir, PLUGINS_DIR: folders };
+      candidates.push({ name: 'kernel', server: await startKernel({ ...environment, PLUGINS_ENABLED: 'hello,items,freight' }) });
+      const twoThreads = { ...environment, DATA_DIR: await mkdtemp(join(dataDir, 'two-threads-')), PLUGINS_ENABLED: 'freight', PLUGIN_FREIGHT_THREADS: '2' };
+      candidates.push({ name: 'kernel, 2 threads', server: await startKernel(twoThreads), only: (asked) => asked.twoThreads === true });
+      if (installed !== null) {
+        const server = await startKernel({ ...environment, DATABASE_URL: installed.url, DATA_DIR: installed.dataDir, PLUGINS_ENABLED: 'items' });
+        candidates.push({ name: `kernel, PostgreSQL ${installed.version} as installed`, server, only: (asked) => asked.database === true });
+        await fill(installed.url);
+      }
+      for (const name of NAIVE) candidates.push({ name, server: await startCandidate(name, url), only: (asked) => asked.naive === true });
+      await fill(url);
+      const rows: Row[] = [];
+      for (const asked of cases) rows.push(...(await measure(asked, candidates.filter((candidate) => candidate.only?.(asked) ?? true))));
+      return rows;
+    } finally {
+      await Promise.all(candidates.map(({ server }) => end(server.process)));
     }
-    report(rows);
-  } finally {
-    await Promise.all(candidates.map(({ server }) => end(server.process)));
-    await database.stop();
-    await rm(dataDir, { recursive: true, force: true });
-  }
+  }));
 }
 
 async function measure({ name, connections, target, run }: Case, candidates: readonly Candidate[]): Promise<Row[]> {
@@ -89,27 +110,20 @@ async function once(measured: Measured, run: Case['run']): Promise<void> {
   }
 }
 
-function report(rows: readonly Row[]): void {
-  if (json) {
-    process.stdout.write(`${JSON.stringify({ machine: machine(), rounds: ROUNDS, measuredMs: MEASURED_MS, rows }, null, 2)}\n`);
-    return;
-  }
-  const table = [
+function comparison(rows: readonly Row[]): string {
+  return `medians of ${ROUNDS} rounds of ${MEASURED_MS / 1_000} s\n${table([
     ['', 'connections', 'req/s', 'p50 ms', 'p99 ms', 'ratio', 'target', 'CPU µs', 'main', 'others'],
     ...rows.map(({ name, candidate, connections, result, ratio, target, cpu }) => [
       candidate === 'in-process' ? name : `  ${candidate}`, String(connections), result.requestsPerSecond.toFixed(0), result.p50.toFixed(2), result.p99.toFixed(2),
       ratio.toFixed(2), target?.toFixed(2) ?? '', ...(cpu === null ? ['', '', ''] : [cpu.mainThread + cpu.otherThreads, cpu.mainThread, cpu.otherThreads].map((time) => time.toFixed(1))),
     ]),
-  ];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((line) => line[column]!.length)));
-  const lines = table.map((line) => line.map((cell, column) => (column === 0 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!))).join('  '));
-  process.stdout.write(`${machine()}; medians of ${ROUNDS} rounds of ${MEASURED_MS / 1_000} s\n${lines.join('\n')}\n`);
+  ])}`;
 }
 
 async function fill(databaseUrl: string): Promise<void> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
-  await client.query(`INSERT INTO items (name, description) SELECT 'item ' || n, 'the description of item ' || n FROM generate_series(1, ${ROWS}) AS n`);
+  await client.query(`INSERT INTO plugin_items.items (name, description) SELECT 'item ' || n, 'the description of item ' || n FROM generate_series(1, ${ROWS}) AS n`);
   await client.end();
 }
 

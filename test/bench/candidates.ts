@@ -9,8 +9,8 @@ import { Piscina } from 'piscina';
 import type { PluginApp, PluginContext } from 'bulkhead/protocol';
 import hello from '../../plugins/hello/plugin.js';
 import items from '../../plugins/items/plugin.js';
-import { PLUGIN_LIMITS } from '../../protocol/limits.js';
 import freight from './plugins/freight/plugin.js';
+import slow from './plugins/slow/plugin.js';
 import { NAIVE, startCandidate } from './servers.js';
 
 const HELLO = '/plugins/hello';
@@ -21,11 +21,11 @@ const ANSWERS = 'answers';
 interface Question { readonly id: number; readonly method: string; readonly url: string; readonly headers: Record<string, string> }
 interface Reply { readonly id: number; readonly statusCode: number; readonly headers: Record<string, string>; readonly payload: string }
 
-/** The plugins' own routes in one Fastify, with a pool of the size that a plugin has. */
+/** The plugins' own routes in one Fastify, with a pool of the size that items has. */
 async function inProcess(databaseUrl: string): Promise<FastifyInstance> {
-  const db = new pg.Pool({ connectionString: databaseUrl, max: PLUGIN_LIMITS.connections });
+  const db = new pg.Pool({ connectionString: databaseUrl, max: items.limits!.connections!, options: '-c search_path=plugin_items' });
   const context = { db, services: { provide() {} } } as unknown as PluginContext;
-  const plugins = [[HELLO, hello], ['/plugins/freight', freight], ...(databaseUrl === '' ? [] : [['/items', items] as const])] as const;
+  const plugins = [[HELLO, hello], ['/plugins/freight', freight], ['/plugins/slow', slow], ...(databaseUrl === '' ? [] : [['/items', items] as const])] as const;
   const app = fastify({ bodyLimit: 2 ** 21 });
   app.decorateRequest('mount', '/items');
   for (const [prefix, plugin] of plugins) {

@@ -13,6 +13,10 @@ export interface Case {
   readonly target?: number;
   /** Whether the naive hosts, which have only the route of hello, run as well. */
   readonly naive?: boolean;
+  /** Whether a kernel runs as well that gives the plugin two threads. */
+  readonly twoThreads?: boolean;
+  /** Whether a kernel runs as well that has another PostgreSQL than the embedded one. */
+  readonly database?: boolean;
   readonly connections: number;
   run(url: string, durationMs: number): Promise<LoadResult>;
 }
@@ -43,13 +47,13 @@ export const CASES: readonly Case[] = [
   asked({ name: 'hello, one connection', path: '/plugins/hello/', connections: 1, target: 1, naive: true }),
   asked({ name: 'order of 1 KB, 12 headers', path: '/plugins/freight/order', method: 'POST', headers: BROWSER_HEADERS, body: ORDER, connections: 64, target: 0.85 }),
   asked({ name: 'answer of 10 KB', path: '/plugins/freight/rows', connections: 64, target: 1.2 }),
-  asked({ name: '100 µs of work', path: '/plugins/freight/work', connections: 64, target: 1.2 }),
+  asked({ name: '100 µs of work', path: '/plugins/freight/work', connections: 64, target: 1.2, twoThreads: true }),
   asked({ name: 'download of 1 MiB', path: '/plugins/freight/crate', connections: 16, target: 0.8 }),
   asked({ name: 'upload of 1 MiB', path: '/plugins/freight/crate', method: 'POST', headers: { 'content-type': 'application/octet-stream' }, body: Buffer.alloc(2 ** 20, 'crate '), connections: 16, target: 0.8 }),
   { name: `${EVENTS} events, ${LISTENERS} listeners`, connections: LISTENERS, target: 0.8, run: (url) => listen(`${url}/plugins/freight/events`) },
-  asked({ name: 'items get', path: '/items/50', connections: 32, target: 0.85 }),
-  asked({ name: `items list, ${ROWS} rows`, path: `/items/?limit=${ROWS}`, connections: 32, target: 0.95 }),
-  asked({ name: 'items create', path: '/items/', method: 'POST', body: { name: 'anchor', description: 'heavy' }, connections: 32, target: 0.9 }),
+  asked({ name: 'items get', path: '/items/50', connections: 32, target: 0.85, database: true }),
+  asked({ name: `items list, ${ROWS} rows`, path: `/items/?limit=${ROWS}`, connections: 32, target: 0.95, database: true }),
+  asked({ name: 'items create', path: '/items/', method: 'POST', body: { name: 'anchor', description: 'heavy' }, connections: 32, target: 0.9, database: true }),
 ];
 
 /** LISTENERS clients read one stream of EVENTS events each. Counts events instead of requests; rejects when one is lost. */

@@ -6,11 +6,12 @@ import type { Judgement } from './oracle.js';
 type Took = Judgement['took'];
 const TABLES = `
   CREATE TABLE chaos_rows (plugin text NOT NULL, key text NOT NULL, bytes integer);
-  CREATE TABLE chaos_registers (plugin text, key text, value integer, PRIMARY KEY (plugin, key));`;
+  CREATE TABLE chaos_registers (plugin text, key text, value integer, PRIMARY KEY (plugin, key));
+  GRANT ALL ON chaos_rows, chaos_registers TO PUBLIC;`;
 /** What is asked at the end. One row for each that was written, so that twice is seen. */
 const ROWS = `
   SELECT plugin, key, bytes FROM chaos_rows
-  UNION ALL SELECT 'items', name, NULL FROM items`;
+  UNION ALL SELECT 'items', name, NULL FROM plugin_items.items`;
 
 interface Row { readonly plugin: string; readonly key: string; readonly bytes: number | null }
 
@@ -40,7 +41,7 @@ export class Ledger {
   /** Compares all that was promised with the database, and begins anew with an empty one. Returns what is wrong. */
   async settle(db: pg.Client): Promise<string[]> {
     const wrong = [...await this.#wrongRows(db), ...await this.#wrongRegisters(db)];
-    await db.query('TRUNCATE chaos_rows, chaos_registers, items');
+    await db.query('TRUNCATE chaos_rows, chaos_registers, plugin_items.items');
     this.#rows.clear();
     this.#registers.clear();
     return wrong;

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import pg from 'pg';
 import type { Test } from 'tap';
 import type * as ConfigModule from '../../kernel/config.js';
 import type * as EmbeddedModule from '../../kernel/database/embedded.js';
@@ -42,6 +43,8 @@ export interface TestKernel {
   get(path: string): Promise<Answer>;
   verb(verb: 'load' | 'start' | 'stop' | 'unload' | 'restart', name: string): Promise<Answer>;
   status(name: string): Promise<PluginDetails>;
+  /** Asks the database as its administrator. */
+  query<R extends pg.QueryResultRow>(sql: string, values?: unknown[]): Promise<R[]>;
   /** Waits, at most `timeoutMs`, until the plugin has one of these states; fails with a sentence. */
   until(name: string, statuses: string | readonly string[], timeoutMs?: number): Promise<PluginDetails>;
   /** Writes `<pluginsDir>/<name>/<file>`. */
@@ -71,9 +74,12 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
   const harbour = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => kernel.accept(socket));
   await new Promise<void>((resolve) => harbour.listen(0, config.host, resolve));
   const url = `http://${config.host}:${(harbour.address() as AddressInfo).port}`;
+  let admin: pg.Pool | null = null;
   const stop = async (): Promise<void> => {
     harbour.close();
     await kernel.stop();
+    await admin?.end();
+    admin = null;
     await embedded?.stop();
   };
   t.teardown(async () => {
@@ -97,6 +103,10 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
   const status = async (name: string): Promise<PluginDetails> => (await request('GET', `/plugins/status/${name}`)).json as PluginDetails;
   return {
     url, databaseUrl, dataDir, pluginsDir, kernel, logLines, request, status, stop,
+    async query<R extends pg.QueryResultRow>(sql: string, values: unknown[] = []) {
+      admin ??= new pg.Pool({ connectionString: databaseUrl, max: 1, application_name: 'test' }).on('error', () => {});
+      return (await admin.query<R>(sql, values)).rows;
+    },
     get: (path) => request('GET', path),
     verb: (verb, name) => request('POST', `/plugins/${verb}/${name}`),
     until: (name, statuses, timeoutMs = 10_000) => eventually(`${name} is ${String(statuses)}`, timeoutMs, async () => {
@@ -104,8 +114,9 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
       return [statuses].flat().includes(details.status) ? details : undefined;
     }),
     writePlugin: async (name, source, file = 'plugin.ts') => {
-      await mkdir(join(pluginsDir, name), { recursive: true });
-      await writeFile(join(pluginsDir, name, file), source);
+      const path = join(pluginsDir, name, file);
+      await mkdir(dirname(path), { recursive: true });
+      await writeFile(path, source);
     },
   };
 }

@@ -22,6 +22,18 @@ export default {
     app.get('/odd-length', (request, reply) => { reply.hijack(); reply.raw.writeHead(200, { 'content-length': '0x3' }); reply.raw.end('abc'); });
     app.get('/no-content', (request, reply) => { reply.hijack(); reply.raw.writeHead(204, { 'content-length': '30' }); reply.raw.end(); });
     app.get('/hints', async (request, reply) => { reply.raw.writeEarlyHints({ link: '</' + 'x'.repeat(20000) + '>; rel=preload' }); reply.raw.writeEarlyHints({ link: '</a.css>; rel=preload' }); return { good: true }; });
+    app.get('/growing', (request, reply) => {
+      const { postMessage } = MessagePort.prototype;
+      MessagePort.prototype.postMessage = function (batch, transfer) {
+        for (const frame of Array.isArray(batch) ? batch : []) {
+          if (frame.kind !== 'chunk') continue;
+          frame.data = new Uint8Array(new SharedArrayBuffer(5, { maxByteLength: 500 }));
+          transfer = [];
+        }
+        return postMessage.call(this, batch, transfer);
+      };
+      return reply.send(Readable.from([Buffer.from('hello')]));
+    });
     app.get('/good', async () => ({ good: true }));
   },
 };`;
@@ -72,6 +84,11 @@ t.test('a plugin cannot break the protocol of the connection it answers on', asy
   t.match(await said('GET /plugins/liar/hints HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 OK/, 'HTTP/1.0 has no hints');
   t.equal((await kernel.get('/plugins/hello/')).status, 200);
   t.equal((await kernel.status('liar')).deaths.length, 0, 'the plugin itself lives');
+
+  await t.rejects(kernel.get('/plugins/liar/growing'), 'bytes that could become more on their way are none');
+  const [death] = (await eventually('its generation has ended', 5_000, async () => ((await kernel.status('liar')).deaths.length > 0 ? await kernel.status('liar') : undefined))).deaths;
+  t.match(death?.cause, /a chunk frame that cannot be handled: its bytes could become more/);
+  t.strictSame((await kernel.get('/plugins/liar/good')).json, { good: true });
 
   t.equal((await kernel.verb('stop', 'liar')).status, 200);
   t.ok(kernel.logLines.some(({ msg }) => msg === 'the onClose hook ran'), 'its onClose hooks run at the stop');

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { brotliDecompressSync, gunzipSync, gzipSync } from 'node:zlib';
 import t from 'tap';
-import { EARLY_HINTS_MAX } from '../../protocol/limits.js';
+import { EARLY_HINTS_MAX, SLOTS_MAX } from '../../protocol/limits.js';
 import { ask, MOUNT, startPair } from '../helpers/conformance.js';
 import { eventually } from '../helpers/kernel.js';
 import { message, RawConnection } from '../helpers/raw-http.js';
@@ -262,5 +262,41 @@ t.test('answers through a worker are what they are in a plain Fastify', async (t
     connection.socket.resume();
     const { status, complete, body } = await connection.answer();
     t.strictSame([status, complete, body.byteLength], [200, true, size], 'and when the client reads, all of it comes');
+  });
+
+  t.test('what waits for an answer before it leaves with its connection', async (t) => {
+    const open = async (): Promise<number> => (await kernel.status('conform')).requests.inFlight;
+    for (let round = 0; round < 3; round += 1) {
+      const connection = await RawConnection.open(kernel.url);
+      connection.socket.pause();
+      connection.write(Buffer.concat([get(`/endless?bytes=${64 * MIB}`), get('/filled?fill=1&bytes=700000')]));
+      await eventually('both are under way', 5_000, async () => ((await open()) === 2 ? true : undefined));
+      connection.destroy();
+      await eventually('neither is', 5_000, async () => ((await open()) === 0 ? true : undefined));
+    }
+    t.equal(await open(), 0);
+  });
+
+  t.test('answers of many clients at once do not mix, whoever leaves', async (t) => {
+    const size = 700_000;
+    const open = async (fill: number): Promise<RawConnection> => {
+      const connection = await RawConnection.open(kernel.url);
+      connection.write(get(`/filled?fill=${fill}&bytes=${size}`));
+      return connection;
+    };
+    for (let round = 0; round < 3; round += 1) {
+      // More than there are slots, and every third leaves when it has got a part.
+      const connections = await Promise.all(Array.from({ length: 2 * SLOTS_MAX }, (_, fill) => open(fill)));
+      const wrong = await Promise.all(connections.map(async (connection, fill) => {
+        if (fill % 3 === 0) {
+          connection.socket.once('data', () => connection.destroy());
+          return false;
+        }
+        const { complete, body } = await connection.answer();
+        connection.destroy();
+        return !complete || body.byteLength !== size || !body.every((byte) => byte === fill);
+      }));
+      t.strictSame(wrong.flatMap((isWrong, fill) => (isWrong ? [fill] : [])), [], `round ${round + 1}`);
+    }
   });
 });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type * as EmbeddedModule from '../../kernel/database/embedded.js';
-import { DEATHS_BEFORE_QUARANTINE } from '../../protocol/limits.js';
+import { DEATHS_BEFORE_QUARANTINE, PLUGIN_NAME_MAX_CHARACTERS } from '../../protocol/limits.js';
 import { eventually, rawRequest, ROOT, startTestKernel, type Answer, type TestKernel } from '../helpers/kernel.js';
 
 const VERBS = ['load', 'start', 'stop', 'unload', 'restart'] as const;
@@ -163,20 +163,20 @@ t.test('endpoints', async (t) => {
     const { json } = await kernel.get('/plugins/status/hello');
     t.match(json, {
       name: 'hello', version: '1.0.0', description: 'Says hello', status: 'running', error: null, generation: 1, restarts: 0, mounts: ['/plugins/hello'],
-      worker: { threadId: Number, memory: { heapUsed: Number, external: Number, arrayBuffers: Number }, heapLimitMb: 64, loopLagMs: Number, unresponsive: false, connections: 0 },
+      threads: 1, workers: [{ generation: 1, threadId: Number, memory: { heapUsed: Number, external: Number, arrayBuffers: Number }, heapLimitMb: 64, loopLagMs: Number, unresponsive: false, load: Number, connections: 0 }],
       requests: { admitted: before.requests.admitted + 3, answered: before.requests.answered + 3, shed: 0, timedOut: 0, lost: 0, dropped: 0, inFlight: 0, queued: 0 },
       limits: { heapMb: 64, concurrency: Number, timeoutMs: Number }, restartAt: null,
     });
     t.strictSame([json.mounts, json.routes, json.services, json.deaths], [['/plugins/hello'], [{ method: 'GET', url: '/' }], [], []]);
-    t.ok(json.worker.threadId > 0 && json.worker.memory.heapUsed > 1_000_000, 'the memory is that of a real worker');
+    t.ok(json.workers[0].threadId > 0 && json.workers[0].memory.heapUsed > 1_000_000, 'the memory is that of a real worker');
     t.strictSame(json.transitions.map(({ from, to }: { from: string; to: string }) => `${from} ${to}`),
       ['registered initialized', 'initialized mounted', 'mounted started', 'started running'], 'how it came to this state');
     t.match(json.transitions[0], { plugin: 'hello', generation: 1, cause: String, at: Number, ms: Number });
 
-    t.match(await kernel.status('spare'), { name: 'spare', version: null, status: 'registered', generation: 0, worker: null, requests: { admitted: 0 } });
+    t.match(await kernel.status('spare'), { name: 'spare', version: null, status: 'registered', generation: 0, workers: [], requests: { admitted: 0 } });
     const { routes, transitions, deaths, mounts } = await kernel.status('spare');
     t.strictSame([routes, transitions, deaths, mounts], [[], [], [], []], 'nothing is known of what was never loaded');
-    t.match(await kernel.status('broken'), { status: 'failed', error: /no keel/, worker: null, version: '1.0.0' });
+    t.match(await kernel.status('broken'), { status: 'failed', error: /no keel/, workers: [], version: '1.0.0' });
     t.strictSame((await kernel.status('broken')).mounts, ['/plugins/broken'], 'what failed to load answers there with why');
     const items = await kernel.status('items');
     t.strictSame(items.routes.map(({ method, url }) => `${method} ${url}`).sort(), ['DELETE /:id', 'GET /', 'GET /:id', 'POST /', 'PUT /:id']);
@@ -195,7 +195,7 @@ t.test('endpoints', async (t) => {
     const listed = (await kernel.get('/plugins')).text;
     const names: [raw: string, shown: string][] = [
       ['%2e%2e', '..'], ['%2e%2e%2fx', '../x'], ['..%2f..%2fetc', '../../etc'], ['%2E', '.'], ['__proto__', '__proto__'], ['constructor', 'constructor'], ['prototype', 'prototype'],
-      ['toString', 'toString'], ['load', 'load'], ['unload', 'unload'], ['status', 'status'], ['kernel', 'kernel'], ['UPPER', 'UPPER'], ['Hello', 'Hello'], ['a'.repeat(65), 'a'.repeat(65)],
+      ['toString', 'toString'], ['load', 'load'], ['unload', 'unload'], ['status', 'status'], ['kernel', 'kernel'], ['UPPER', 'UPPER'], ['Hello', 'Hello'], ['a'.repeat(PLUGIN_NAME_MAX_CHARACTERS + 1), 'a'.repeat(PLUGIN_NAME_MAX_CHARACTERS + 1)],
       ['a'.repeat(900), 'a'.repeat(900)], ['-a', '-a'], ['_a', '_a'], ['1a', '1a'], ['a.b', 'a.b'], ['hello%00', 'hello\u0000'], ['hello%20', 'hello '], ['hello%0a', 'hello\n'], ['h%C3%A9llo', 'héllo'],
       ['%F0%9F%9A%A2', '🚢'], ['a%5cb', 'a\\b'], ['%3Cscript%3E', '<script>'],
     ];
@@ -223,7 +223,7 @@ t.test('endpoints', async (t) => {
   t.test('a plugin that is not there is refused with the names there are', async (t) => {
     const known = ((await kernel.get('/plugins')).json as { name: string }[]).map(({ name }) => name);
     t.ok(known.includes('spare') && known.includes('items'));
-    for (const name of ['nope', 'hell', 'helloo', 'a'.repeat(64), 'x-y_z9']) {
+    for (const name of ['nope', 'hell', 'helloo', 'a'.repeat(PLUGIN_NAME_MAX_CHARACTERS), 'x-y_z9']) {
       const everywhere: [string, string][] = [...VERBS.map((verb): [string, string] => ['POST', `/plugins/${verb}/${name}`]), ['GET', `/plugins/status/${name}`], ['GET', `/plugins/${name}`], ['GET', `/plugins/${name}/`], ['DELETE', `/plugins/${name}/x?y`]];
       for (const [method, path] of everywhere) {
         const answer = await rawRequest(kernel.url, method, path);
@@ -265,7 +265,7 @@ t.test('endpoints', async (t) => {
     }
     refuses(t, await rawRequest(kernel.url, 'POST', '/plugins/stop/hello', { body: 'x', headers: { 'content-type': 'nonsense' } }), 415, 'FST_ERR_CTP_INVALID_MEDIA_TYPE', /media type/i, 'what is no media type at all');
     t.match(await kernel.verb('load', 'spare'), { status: 200, json: { name: 'spare', version: '3.2.1', description: 'Waits', status: 'mounted', routes: [{ method: 'GET', url: '/' }] } });
-    t.match(await rawRequest(kernel.url, 'POST', '/plugins/unload/spare', { headers: { 'content-type': 'application/json' } }), { status: 200, json: { status: 'registered', worker: null } });
+    t.match(await rawRequest(kernel.url, 'POST', '/plugins/unload/spare', { headers: { 'content-type': 'application/json' } }), { status: 200, json: { status: 'registered', workers: [] } });
   });
 
   t.test('a page of another site cannot press the buttons', async (t) => {

@@ -46,7 +46,7 @@ const DEATHS: readonly { readonly name: string; readonly path: string; readonly 
   { name: 'credit for nothing', path: '/fault/garbage-credit', kind: 'crashed', cause: /it gave credit for bytes that it never got$|^Error: Unexpected message from Worker/ },
   { name: 'a body before its head', path: '/fault/garbage-chunk', kind: 'crashed', cause: /its head is missing$|^Error: Unexpected message from Worker/ },
   { name: 'an error as long as a book', path: '/timer/throw-book', kind: 'crashed', cause: /^Error: x{100,1020}$/ },
-  { name: 'a flood of frames', path: '/fault/frames', kind: 'crashed', cause: /^it sent more than \d+ frames in a second$/, loopHeldMaxMs: 400 }, // so many frames are read first, at 1 to 2 µs each
+  { name: 'a flood of frames', path: '/fault/frames', kind: 'crashed', cause: /^it sent more than \d+ frames (in a second|at once)$/, loopHeldMaxMs: 400 }, // so many frames are read first, at 1 to 2 µs each
   { name: 'a throw in a timer with nothing in flight', path: '/later/throw', kind: 'crashed', cause: /^Error: a secret/ },
   { name: 'an endless loop in a timer with nothing in flight', path: '/later/loop', kind: 'unresponsive', cause: /^its event loop stood still for \d{4} ms$/ },
   { name: 'a heap filled with nothing in flight', path: '/later/growing-array', kind: 'out-of-memory', cause: /^it used up its heap$/ },
@@ -154,19 +154,20 @@ t.test('faults of a running plugin', async (t) => {
     const { generation } = await kernel.status('unruly');
     const from = kernel.logLines.length;
     const paused = kernel.request('POST', '/plugins/unruly/fault/pause?n=1');
-    await eventually('the status calls it unresponsive', 2_000, async () => ((await kernel.status('unruly')).worker?.unresponsive === true ? true : undefined));
+    await eventually('the status calls it unresponsive', 2_000, async () => ((await kernel.status('unruly')).workers[0]?.unresponsive === true ? true : undefined));
     t.equal((await paused).status, 200);
     const line = kernel.logLines.slice(from).find(({ msg }) => /^unresponsive/.test(msg));
     t.match(line, { level: 'warn', plugin: 'unruly', generation, request: 'POST /plugins/unruly/fault/pause?n=1' });
     t.ok(line!['silentMs'] >= UNRESPONSIVE_AFTER_MS && line!['silentMs'] < 700, `after ${line!['silentMs']} ms`);
-    await eventually('it is not unresponsive any more', 2_000, async () => ((await kernel.status('unruly')).worker?.unresponsive === false ? true : undefined));
+    await eventually('it is not unresponsive any more', 2_000, async () => ((await kernel.status('unruly')).workers[0]?.unresponsive === false ? true : undefined));
     t.equal((await kernel.status('unruly')).generation, generation);
   });
 
   t.test('a plugin that dies inside a transaction leaves no lock behind', async (t) => {
     await kernel.verb('restart', 'unruly');
     const { pid } = (await kernel.get('/plugins/unruly/lock')).json;
-    t.strictSame((await kernel.get(`/plugins/observer/backend/${pid}`)).json, { states: ['idle in transaction'] }, 'it holds the lock');
+    const states = (): Promise<object[]> => kernel.query('SELECT state FROM pg_stat_activity WHERE pid = $1', [pid]);
+    t.strictSame(await states(), [{ state: 'idle in transaction' }], 'it holds the lock');
     const waiting = kernel.request('POST', '/plugins/observer/update');
     await delay(200);
     const began = performance.now();
@@ -174,7 +175,7 @@ t.test('faults of a running plugin', async (t) => {
     const updated = await waiting;
     t.strictSame([updated.status, updated.json], [200, { n: 1 }], 'the row has what it had before, and can be changed');
     t.ok(performance.now() - began < 3_000, 'at once');
-    t.strictSame((await kernel.get(`/plugins/observer/backend/${pid}`)).json, { states: [] }, 'the connection is gone from the server');
+    t.strictSame(await states(), [], 'the connection is gone from the server');
   });
 
   t.test('a service of a dead plugin is unavailable until it is back, and an event reaches each generation once', async (t) => {
@@ -202,9 +203,9 @@ t.test('faults of a running plugin', async (t) => {
     await kernel.verb('start', 'unruly');
     t.equal((await kernel.get('/plugins/unruly/borrow')).json.pids.length, 2);
     const running = await kernel.status('unruly');
-    t.match(running, { worker: { connections: 2 }, services: ['unruly.echo'] });
+    t.match(running, { workers: [{ connections: 2 }], services: ['unruly.echo'] });
     const { watched } = kernel.kernel.supervisor.census();
-    t.match((await kernel.verb('stop', 'unruly')).json, { status: 'stopped', worker: null, services: [] });
+    t.match((await kernel.verb('stop', 'unruly')).json, { status: 'stopped', workers: [], services: [] });
     await eventually('its worker is gone', 3_000, async () => (kernel.kernel.supervisor.census().workers === watched ? true : undefined)); // the others and the standby
     t.equal((await kernel.verb('unload', 'unruly')).json.status, 'registered');
     t.match((await kernel.get('/plugins/unruly')).json, { statusCode: 404, code: 'PLUGIN_NOT_LOADED' });
@@ -271,7 +272,7 @@ t.test('faults on the way up and down', async (t) => {
         t.match(details.error, reason, `${fault}: as does the status`);
         t.match(await kernel.get(`/plugins/${name}`), { status: 503, json: { code: 'PLUGIN_NOT_RUNNING' } }, `${fault}: requests are refused`);
       }
-      t.equal(details.worker, null, `${fault}: no worker is left`);
+      t.strictSame(details.workers, [], `${fault}: no worker is left`);
       await kernel.writePlugin(name, '', 'fault.txt');
       const started = await kernel.verb('start', name);
       t.equal(started.status, 200, `${fault}: mended, it starts${started.status === 200 ? '' : `, and not: ${started.text}`}`);
@@ -282,7 +283,7 @@ t.test('faults on the way up and down', async (t) => {
       await kernel.writePlugin(name, source);
       const answer = await kernel.verb('load', name);
       t.match([answer.status, answer.json], [422, { code: 'PLUGIN_LOAD_FAILED', message: reason }], `${name}: the operator hears why`);
-      t.match(await kernel.status(name), { status: 'failed', error: reason, worker: null }, `${name}: so says the status`);
+      t.match(await kernel.status(name), { status: 'failed', error: reason, workers: [] }, `${name}: so says the status`);
       await kernel.writePlugin(name, `export default { name: '${name}', version: '1.0.0' };`);
       t.equal((await kernel.verb('start', name)).status, 200, `${name}: mended, it starts`);
       await kernel.verb('unload', name);
@@ -309,7 +310,7 @@ t.test('deaths in a row', async (t) => {
     }
     const details = await kernel.until('unruly', 'quarantined');
     t.match(details.error, /died 5 times within 60 s: it called process\.exit\(3\)/);
-    t.match(details, { worker: null, restartAt: null, restarts: DEATHS_BEFORE_QUARANTINE - 1 }, 'no worker is left and none is due');
+    t.match(details, { workers: [], restartAt: null, restarts: DEATHS_BEFORE_QUARANTINE - 1 }, 'no worker is left and none is due');
     t.strictSame(details.deaths.map(({ kind, request }) => [kind, request]), Array.from({ length: DEATHS_BEFORE_QUARANTINE }, (_, i) => ['crashed', `POST /plugins/unruly/fault/exit?n=${i + 1}`]), 'all deaths are there');
     t.match(await kernel.get('/plugins/unruly'), { status: 503, json: { code: 'PLUGIN_QUARANTINED', message: /POST \/plugins\/start\/unruly/ } });
     t.ok(kernel.logLines.some(({ level, plugin, to }) => level === 'error' && plugin === 'unruly' && to === 'quarantined'));
@@ -347,7 +348,7 @@ t.test('deaths in a row', async (t) => {
     await eventually('the request is begun', 5_000, async () => ((await kernel.status('unruly')).requests.inFlight === 1 ? true : undefined));
     await kernel.request('POST', '/plugins/unruly/later/exit');
     const stopped = await kernel.verb('stop', 'unruly');
-    t.strictSame([stopped.status, stopped.json.status, stopped.json.worker], [200, 'stopped', null]);
+    t.strictSame([stopped.status, stopped.json.status, stopped.json.workers], [200, 'stopped', []]);
     t.match(await open, { answers: 1, status: 502, json: { code: 'PLUGIN_CRASHED' } });
     t.match((await kernel.status('unruly')).deaths.at(-1), { kind: 'crashed', cause: /process\.exit/ });
     await kernel.verb('start', 'unruly');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import type * as EmbeddedModule from '../../kernel/database/embedded.js';
-import { KERNEL_SETTLED_AFTER_MS, REPORTS_MAX, SILENT_BOOT_FAILURES_MAX } from '../../protocol/limits.js';
+import { KERNEL_SETTLED_AFTER_MS, REPORTS_MAX, SILENT_BOOT_FAILURES_MAX } from '../../protocol/guardian-limits.js';
 import { eventually, ROOT } from '../helpers/kernel.js';
 import { allGone, descendants, startShip, type Ship } from '../helpers/ship.js';
 import { SteadyLoad, type Hit } from '../helpers/steady-load.js';

@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap';
 import { PLUGIN_LIMITS } from '../../protocol/limits.js';
 import { rawRequest, startTestKernel, type Answer, type TestKernel } from '../helpers/kernel.js';
+import { onEachServer } from '../helpers/postgres.js';
 
 interface Item { id: number; name: string; description: string | null }
 
@@ -26,8 +27,8 @@ async function create(kernel: TestKernel, body: object): Promise<Item> {
   return answer.json as Item;
 }
 
-t.test('items', async (t) => {
-  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'items,analytics,hello' });
+onEachServer(t, 'items', async (t, url) => {
+  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'items,analytics,hello', DATABASE_URL: url });
   const count = async (): Promise<number> => ((await kernel.get('/plugins/analytics/count')).json as { items_count: number }).items_count;
 
   t.test('at first there are none', async (t) => {
@@ -288,7 +289,7 @@ t.test('items', async (t) => {
     const stored = (await kernel.get('/items?limit=1000')).text;
     t.ok(stored.length > 1_000);
     await kernel.stop();
-    const next = await startTestKernel(t, { PLUGINS_ENABLED: 'items', DATA_DIR: kernel.dataDir });
+    const next = await startTestKernel(t, { PLUGINS_ENABLED: 'items', DATA_DIR: kernel.dataDir, DATABASE_URL: url });
     t.equal((await next.get('/items?limit=1000')).text, stored);
     const ids = (JSON.parse(stored) as Item[]).map(({ id }) => id);
     t.ok((await create(next, { name: 'after the restart' })).id > Math.max(...ids), 'and goes on counting');

@@ -1,95 +1,23 @@
 // Lent connections, from the plugin's pg.Pool through frames to a real PostgreSQL: they behave as plain pg, and leave nothing behind.
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import pg from 'pg';
 import t, { type Test } from 'tap';
-import { startEmbeddedDatabase, type EmbeddedDatabase } from '../../kernel/database/embedded.js';
 import { Lending } from '../../kernel/database/lending.js';
-import { createDatabase, type Database } from '../../kernel/database/pool.js';
-import { createLentPool, type LentPool } from '../../kernel/host/database-client.js';
+import { createDatabase } from '../../kernel/database/pool.js';
 import { Channel } from '../../protocol/channel.js';
 import type { HostToKernelFrame, KernelToHostFrame, LeaseDataFrame } from '../../protocol/frames.js';
 import { DATABASE_PING_TIMEOUT_MS, LEASE_IDLE_MS, LEASE_WAIT_MS } from '../../protocol/database-limits.js';
-import { STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
+import { PLUGIN_LIMITS, STREAM_WINDOW_BYTES } from '../../protocol/limits.js';
+import { eventually, lend, shared, openDatabase, silent } from '../helpers/lent.js';
+import { onEachServer, startPostgres } from '../helpers/postgres.js';
 
-const silent = { info() {}, warn() {}, debug() {} };
 /** What a socket is read in, at most; one chunk may overdraw a window. */
 const READ_MAX_BYTES = 64 * 1024;
 
-async function eventually(sentence: string, attempt: () => Promise<boolean> | boolean, limitMs = 5_000): Promise<number> {
-  const began = performance.now();
-  while (!(await attempt())) {
-    if (performance.now() - began > limitMs) throw new Error(`${sentence}: not within ${limitMs} ms`);
-    await sleep(5);
-  }
-  return performance.now() - began;
-}
-
-async function startPostgres(t: Test): Promise<EmbeddedDatabase> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'lending-test-'));
-  const postgres = await startEmbeddedDatabase({ dataDir, user: 'bulkhead', database: 'ship', log: silent });
-  t.teardown(async () => {
-    await postgres.stop();
-    await rm(dataDir, { recursive: true, force: true });
-  });
-  return postgres;
-}
-
-function openDatabase(t: Test, url: string, poolMax = 10, log = silent): Database {
-  const database = createDatabase({ url, poolMax, applicationName: 'bulkhead', log });
-  t.teardown(() => database.close());
-  return database;
-}
-
-interface Pair {
-  readonly database: Database;
-  readonly lending: Lending;
-  readonly lent: LentPool;
-  readonly pool: pg.Pool;
-  /** Most bytes that were on their way to the plugin at one time. */
-  readonly peakBytes: () => number;
-}
-
-let plugins = 0;
-
-/** Both ends, joined by a real port in one thread. */
-function lend(t: Test, url: string, options: { poolMax?: number; quota?: number; connections?: number; plugin?: string } = {}): Pair {
-  const { poolMax = 10, quota = 4, plugin = `plugin${++plugins}` } = options;
-  const database = openDatabase(t, url, poolMax);
-  const { port1, port2 } = new MessageChannel();
-  let bytes = 0;
-  let peak = 0;
-  const lending = new Lending({
-    database, plugin, quota, log: silent,
-    send(frame, transfer) {
-      if (frame.kind === 'lease-data') peak = Math.max(peak, (bytes += frame.data.byteLength));
-      kernel.send(frame, transfer);
-    },
-  });
-  const kernel = new Channel<KernelToHostFrame, HostToKernelFrame>(port1, {
-    onFrame(frame) {
-      if (frame.kind === 'lease-credit') bytes -= frame.bytes;
-      lending.handle(frame as LeaseDataFrame);
-    },
-  });
-  const host = new Channel<HostToKernelFrame, KernelToHostFrame>(port2, { onFrame: (frame) => lent.handle(frame as LeaseDataFrame) });
-  const lent = createLentPool({ send: (frame, transfer) => host.send(frame, transfer), connections: options.connections ?? quota, log: silent });
-  t.teardown(async () => {
-    await lent.close();
-    await lending.revokeAll();
-    kernel.close();
-  });
-  return { database, lending, lent, pool: lent.pool, peakBytes: () => peak };
-}
-
-t.test('lent connections', async (t) => {
-  const postgres = await startPostgres(t);
-  const { url } = postgres;
+onEachServer(t, 'lent connections', async (t, url) => {
   const admin = new pg.Pool({ connectionString: url, max: 2, application_name: 'test' });
   // At the end the server may stop before it has read this pool's goodbyes; its answer to that is of no interest.
   admin.on('error', () => {});
@@ -267,7 +195,7 @@ t.test('lent connections', async (t) => {
     const { rows } = await next.query(`SELECT current_setting('search_path') AS path, to_regclass('leftover') AS temp,
       (SELECT count(*)::int FROM pg_prepared_statements) AS prepared, (SELECT count(*)::int FROM pg_listening_channels()) AS listening,
       (SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory') AS locks`);
-    t.same(rows[0], { path: '"$user", public', temp: null, prepared: 0, listening: 0, locks: 0 }, 'nothing is left of the first borrower');
+    t.same(rows[0], { path: 'public, public', temp: null, prepared: 0, listening: 0, locks: 0 }, 'nothing is left of the first borrower');
     next.release();
   });
 
@@ -319,7 +247,7 @@ t.test('lent connections', async (t) => {
   await t.test('a plugin cannot have more connections than its quota', async (t) => {
     const { pool, lending } = lend(t, url, { quota: 2, connections: 3 });
     const clients = [await pool.connect(), await pool.connect()];
-    await t.rejects(pool.connect(), { code: 'DATABASE_UNAVAILABLE', statusCode: 503, message: /2 connections/ });
+    await t.rejects(pool.connect(), { code: 'DATABASE_BUSY', statusCode: 503, message: /2 connections/ });
     t.equal(lending.count, 2);
     clients.pop()!.release(true);
     clients.push(await pool.connect());
@@ -388,7 +316,7 @@ t.test('lent connections', async (t) => {
   await t.test('checkouts that are unfinished at death go to the pool', async (t) => {
     const database = openDatabase(t, url, 2);
     const sent: KernelToHostFrame[] = [];
-    const lending = new Lending({ database, plugin: 'early', quota: 4, send: (frame) => void sent.push(frame), log: silent });
+    const lending = new Lending({ database, scope: shared, onRefused() {}, plugin: 'early', quota: 4, limits: PLUGIN_LIMITS, send: (frame) => void sent.push(frame), log: silent });
     for (const lease of [1, 2, 3, 4]) lending.handle({ kind: 'lease-open', lease });
     await lending.revokeAll();
     await eventually('both connections are in the pool', () => database.stats.idle === 2 && database.stats.waiting === 0);
@@ -402,7 +330,7 @@ t.test('lent connections', async (t) => {
     const sent: KernelToHostFrame[] = [];
     const warnings: string[] = [];
     const log = { warn: (_: object, text: string) => void warnings.push(text) };
-    const lending = new Lending({ database, plugin: 'hostile', quota: 2, send: (frame) => void sent.push(frame), log: log as unknown as typeof silent });
+    const lending = new Lending({ database, scope: shared, onRefused() {}, plugin: 'hostile', quota: 2, limits: PLUGIN_LIMITS, send: (frame) => void sent.push(frame), log: log as unknown as typeof silent });
     t.teardown(() => lending.revokeAll());
     const handle = (frame: unknown): void => lending.handle(frame as LeaseDataFrame);
     const bystander = await database.connect();
@@ -530,14 +458,15 @@ t.test('lent connections', async (t) => {
     const database = openDatabase(t, url);
     const { port1, port2 } = new MessageChannel();
     const channel = new Channel<KernelToHostFrame, HostToKernelFrame>(port1, { onFrame: (frame) => lending.handle(frame as LeaseDataFrame) });
-    const lending = new Lending({ database, plugin: 'threaded', quota: 4, send: (frame, transfer) => channel.send(frame, transfer), log: silent });
+    const lending = new Lending({ database, scope: shared, onRefused() {}, plugin: 'threaded', quota: 4, limits: PLUGIN_LIMITS, send: (frame, transfer) => channel.send(frame, transfer), log: silent });
     const worker = new Worker(`
       const { parentPort, workerData: { dist, port } } = require('node:worker_threads');
       (async () => {
         const { Channel } = await import(dist + 'protocol/channel.js');
         const { createLentPool } = await import(dist + 'kernel/host/database-client.js');
+        const { Tasks } = await import(dist + 'kernel/host/task.js');
         const channel = new Channel(port, { onFrame: (frame) => lent.handle(frame) });
-        const lent = createLentPool({ send: (frame, transfer) => channel.send(frame, transfer), connections: 4, log: console });
+        const lent = createLentPool({ send: (frame, transfer) => channel.send(frame, transfer), connections: 4, tasks: new Tasks(), log: console });
         const { rows } = await lent.pool.query('SELECT $1::text AS text, count(*)::int AS count FROM generate_series(1, 1000)', ['from a thread']);
         parentPort.postMessage(rows[0]);
         for (let i = 0; i < 4; i += 1) lent.pool.query('BEGIN; SELECT pg_sleep(60)').catch(() => {});
@@ -556,10 +485,10 @@ t.test('lent connections', async (t) => {
     const { pool, database } = lend(t, url, { poolMax: 1 });
     const held = await database.connect();
     const began = performance.now();
-    const refused = t.rejects(pool.query('SELECT 1'), { code: 'DATABASE_UNAVAILABLE', statusCode: 503, message: /no connection became free within 5000 ms/ });
+    const refused = t.rejects(pool.query('SELECT 1'), { code: 'DATABASE_BUSY', statusCode: 503, message: /no connection became free within 5000 ms/ });
     const busyPool = lend(t, url, { quota: 1 });
     const hog = await busyPool.pool.connect();
-    const refusedHere = t.rejects(busyPool.pool.query('SELECT 1'), { code: 'DATABASE_UNAVAILABLE', statusCode: 503, message: /1 connections were all busy/ });
+    const refusedHere = t.rejects(busyPool.pool.query('SELECT 1'), { code: 'DATABASE_BUSY', statusCode: 503, message: /1 connections were all busy/ });
     await database.ping();
     t.ok(performance.now() - began < LEASE_WAIT_MS / 2, 'ping does not wait');
     await refused;

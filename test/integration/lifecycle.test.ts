@@ -107,7 +107,7 @@ t.test('every verb in every state', async (t) => {
         else t.equal(answer.json.code, 'PLUGIN_CONFLICT');
         const details = await kernel.status(name);
         t.equal(details.status, after, `${verb} leads to ${after}`);
-        t.equal(details.worker === null, !['mounted', 'running'].includes(after), `${verb}: there is a worker only where one is of use`);
+        t.equal((details.workers.length === 0), !['mounted', 'running'].includes(after), `${verb}: there is a worker only where one is of use`);
         if (IDLE.has(`${state} ${verb}`)) t.equal(details.generation, before.generation, `${verb} leaves the worker alone`);
         if (status === 409) t.match(answer.json.message, `POST /plugins/load/${name}`, `${verb}: the refusal says what to do`);
         const [heardStatus, heardCode] = HEARD[after]!;
@@ -259,7 +259,7 @@ t.test('one plugin and its operators', async (t) => {
     await kernel.verb('load', 'sulking');
     await kernel.verb('start', 'sulking');
     const stopped = await kernel.verb('stop', 'sulking');
-    t.strictSame([stopped.status, stopped.json.status, stopped.json.worker], [200, 'stopped', null]);
+    t.strictSame([stopped.status, stopped.json.status, stopped.json.workers], [200, 'stopped', []]);
     t.match(stopped.json.transitions.at(-1).cause, 'I will not go');
     t.equal((await kernel.verb('start', 'sulking')).json.status, 'running');
   });
@@ -277,7 +277,7 @@ t.test('one plugin and its operators', async (t) => {
         t.strictSame([answer.status, answer.json.code], [422, code], `${hook} ${kind}`);
         t.match(answer.json.message, `the ${hook} anchor dragged`, 'with the message of the cause');
         const details = await kernel.status(name);
-        t.strictSame([details.status, details.worker], ['failed', null], 'the plugin has failed, and no worker is left');
+        t.strictSame([details.status, details.workers], ['failed', []], 'the plugin has failed, and no worker is left');
         t.match(details.error, `the ${hook} anchor dragged`);
         t.match(details.deaths.at(-1), { kind: 'failed', generation: details.generation });
       }
@@ -318,7 +318,7 @@ t.test('one plugin and its operators', async (t) => {
       t.match(answer.json.message, said);
       t.notMatch(answer.text, /\\n\s+at /, `${name}: without a stack`);
       const details = await kernel.status(name);
-      t.strictSame([details.status, details.worker], ['failed', null], `${name} has failed`);
+      t.strictSame([details.status, details.workers], ['failed', []], `${name} has failed`);
       t.match(details.error, said);
     }));
     t.equal((await kernel.get('/health')).status, 200, 'the kernel is well');
@@ -385,13 +385,13 @@ t.test('one plugin and its operators', async (t) => {
       } };`);
     for (const verb of ['load', 'start'] as const) {
       const { json } = await kernel.verb(verb, 'roomy');
-      t.equal(json.worker.heapLimitMb, 96);
+      t.equal(json.workers[0].heapLimitMb, 96);
     }
     const { json } = await kernel.get('/plugins/roomy');
     t.ok(json.asked >= 96 && json.asked < 96 + HEAP_ALLOWANCE_MB, 'but for the mark by which its heap is known');
     t.ok(json.limitMb >= 96 && json.limitMb < 192, `V8 has a limit of ${json.limitMb} MiB`);
     await kernel.verb('restart', 'roomy');
-    t.equal((await kernel.status('roomy')).worker?.heapLimitMb, 96, 'and that of the next one');
+    t.equal((await kernel.status('roomy')).workers[0]?.heapLimitMb, 96, 'and that of the next one');
   });
 
   t.test('each transition is one log line, and the last twenty are kept', async (t) => {

@@ -37,6 +37,11 @@ t.test('services', async (t) => {
     t.match([thrown.status, thrown.json], [422, { code: 'NO_ROPE', message: 'out of rope' }], 'so that a handler which does not catch it answers with it');
   });
 
+  t.test('an error of Bulkhead\'s own is of the class that plugins import', async (t) => {
+    const { status, json, headers } = await kernel.request('POST', '/plugins/consumer/full');
+    t.match([status, json.code, headers.get('retry-after')], [503, 'PLUGIN_OVERLOADED', '7']);
+  });
+
   t.test('an unknown service is told at the first call', async (t) => {
     t.match(await call('nobody.knows'), { code: 'SERVICE_UNKNOWN', statusCode: 500, message: /"nobody\.knows"/ });
     await kernel.writePlugin('newcomer', "export default { name: 'newcomer', version: '1.0.0', init({ services }) { services.provide('nobody.knows', () => 'now it is known'); } };");
@@ -156,7 +161,7 @@ t.test('events', async (t) => {
   });
 
   t.test('a payload that is too large is an error of its publisher', async (t) => {
-    t.match(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES + 1 }), { code: 'EVENT_TOO_LARGE', message: new RegExp(`at most ${EVENT_PAYLOAD_MAX_BYTES} are allowed`) });
+    t.match(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES + 1 }), { code: 'EVENT_TOO_LARGE', isOurs: true, message: new RegExp(`at most ${EVENT_PAYLOAD_MAX_BYTES} are allowed`) });
     t.strictSame(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES - 100 }), { sent: true }, 'one that just fits is sent');
     const heard = await heardBy('listener', 1);
     t.equal(heard.length, 1);

@@ -125,8 +125,8 @@ async function wallsOf(t: Test, node: Node): Promise<void> {
     await delay(1_000); // the standby boots when the plugins have
     // Threads are numbered as they come, and a plugin that is granted something never gets the standby: a thread with a smaller number than its worker's was there before.
     await ship.verb('load', 'echo');
-    const { worker: marker } = (await ship.verb('start', 'echo')).json as PluginDetails;
-    const { worker } = await reborn(ship, 'climber');
+    const { workers: [marker] } = (await ship.verb('start', 'echo')).json as PluginDetails;
+    const { workers: [worker] } = await reborn(ship, 'climber');
     t.ok(worker!.threadId! < marker!.threadId!, 'its worker was the standby');
     await assertWalled(t, ship, node, goal);
   });
@@ -164,7 +164,7 @@ async function gatesOf(t: Test, { path, version }: Node): Promise<void> {
     const { status: code, json } = await ship.verb('load', 'half');
     t.strictSame([code, json.code], [422, 'PLUGIN_LOAD_FAILED']);
     t.ok(json.message.includes(`PLUGIN_HALF_PERMISSIONS=worker,write:${shop},child-process`), json.message);
-    t.match(await status(ship, 'half'), { status: 'failed', worker: null });
+    t.match(await status(ship, 'half'), { status: 'failed', workers: [] });
     await write('half', ['worker']);
     t.equal((await ship.verb('load', 'half')).status, 200, 'one that asks for what it has is loaded');
   });

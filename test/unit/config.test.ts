@@ -13,8 +13,8 @@ const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const DIRECTORY = '/srv/ship';
 
 const DEFAULTS: Config = {
-  appName: 'Bulkhead', debug: false, host: '127.0.0.1', port: 8001, logLevel: 'info', databaseUrl: null, databasePoolMax: 10,
-  embedded: { user: 'bulkhead', database: 'bulkhead' }, pluginsEnabled: [], pluginsDirs: ['/srv/ship/plugins'], dataDir: '/srv/ship/.data', standbyWorkers: 1,
+  appName: 'Bulkhead', debug: false, host: '127.0.0.1', port: 8001, logLevel: 'info', databaseUrl: null, databasePoolMax: 10, databaseRoles: true, databaseWaitMs: 30_000,
+  embedded: { user: 'bulkhead', database: 'bulkhead', connections: 40 }, pluginsEnabled: [], pluginsDirs: ['/srv/ship/plugins'], dataDir: '/srv/ship/.data', standbyWorkers: 1,
   trustProxy: false, operatorToken: null, pluginVariables: {},
 };
 
@@ -39,18 +39,18 @@ async function folderWith(t: Test, env: string): Promise<string> {
 
 t.test('nothing set means the defaults, and so does everything empty', async (t) => {
   t.strictSame(parseConfig({}, DIRECTORY), DEFAULTS);
-  const names = ['APP_NAME', 'DEBUG', 'HOST', 'PORT', 'LOG_LEVEL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB', 'DATABASE_URL', 'DATABASE_POOL_MAX', 'PLUGINS_ENABLED', 'PLUGINS_DIR', 'DATA_DIR', 'STANDBY_WORKERS', 'TRUST_PROXY', 'OPERATOR_TOKEN'];
+  const names = ['APP_NAME', 'DEBUG', 'HOST', 'PORT', 'LOG_LEVEL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB', 'DATABASE_URL', 'DATABASE_POOL_MAX', 'DATABASE_ROLES', 'DATABASE_WAIT_MS', 'PLUGINS_ENABLED', 'PLUGINS_DIR', 'DATA_DIR', 'STANDBY_WORKERS', 'TRUST_PROXY', 'OPERATOR_TOKEN'];
   t.strictSame(parseConfig(Object.fromEntries(names.map((name) => [name, ''])), DIRECTORY), DEFAULTS);
   t.strictSame(parseConfig(Object.fromEntries(names.map((name) => [name, undefined])), DIRECTORY), DEFAULTS);
 });
 
 t.test('every variable has its effect', async (t) => {
   const config = parseConfig({
-    APP_NAME: 'Black Pearl', DEBUG: 'true', HOST: '0.0.0.0', PORT: '9000', LOG_LEVEL: 'debug', POSTGRES_USER: 'jack', POSTGRES_DB: 'ship', DATABASE_URL: 'postgres://a:b@c/d', DATABASE_POOL_MAX: '3',
+    APP_NAME: 'Black Pearl', DEBUG: 'true', HOST: '0.0.0.0', PORT: '9000', LOG_LEVEL: 'debug', POSTGRES_USER: 'jack', POSTGRES_DB: 'ship', DATABASE_URL: 'postgres://a:b@c/d', DATABASE_POOL_MAX: '3', DATABASE_ROLES: 'false', DATABASE_WAIT_MS: '0',
     PLUGINS_ENABLED: ' hello, items ,,hello', PLUGINS_DIR: 'mine', DATA_DIR: '/var/data', STANDBY_WORKERS: '3', TRUST_PROXY: 'loopback, 10.0.0.0/8', OPERATOR_TOKEN: 'a-long-secret', PLUGIN_HELLO_GREETING: 'ahoy', PATH: '/bin', HOME: '/root',
   }, DIRECTORY);
   t.strictSame(config, {
-    appName: 'Black Pearl', debug: true, host: '0.0.0.0', port: 9000, logLevel: 'debug', databaseUrl: 'postgres://a:b@c/d', databasePoolMax: 3, embedded: { user: 'jack', database: 'ship' },
+    appName: 'Black Pearl', debug: true, host: '0.0.0.0', port: 9000, logLevel: 'debug', databaseUrl: 'postgres://a:b@c/d', databasePoolMax: 3, databaseRoles: false, databaseWaitMs: 0, embedded: { user: 'jack', database: 'ship', connections: 26 },
     pluginsEnabled: ['hello', 'items'], pluginsDirs: ['/srv/ship/mine'], dataDir: '/var/data', standbyWorkers: 3, trustProxy: ['loopback', '10.0.0.0/8'], operatorToken: 'a-long-secret', pluginVariables: { PLUGIN_HELLO_GREETING: 'ahoy' },
   });
   for (const part of [config, config.embedded, config.pluginsEnabled, config.pluginsDirs, config.pluginVariables, config.trustProxy]) t.ok(Object.isFrozen(part), 'nobody can change it');
@@ -67,6 +67,7 @@ t.test('the plugins\' folders may be several, and each is made absolute', async 
 t.test('a wrong value is refused with its name, the rule and the value', async (t) => {
   const cases: [name: string, rule: RegExp, values: string[]][] = [
     ['APP_NAME', /must not be blank/, [' ', '\t']],
+    ['DATABASE_ROLES', /must be "true" or "false"/, ['yes', '0']],
     ['DEBUG', /must be "true" or "false"/, ['yes', '1', 'TRUE', ' true', 'no']],
     ['HOST', /must be a host name or an address/, ['a b', ' ']],
     ['PORT', /must be a whole number from 0 to 65535/, ['65536', '-1', '80.5', 'abc', '0x50', '1e3', ' 80', '99999999', 'NaN', '8001 ']],
@@ -74,6 +75,7 @@ t.test('a wrong value is refused with its name, the rule and the value', async (
     ['POSTGRES_USER', /must be a plain PostgreSQL name/, ['a b', '1a', 'a-b', 'a"; DROP', 'a'.repeat(64)]],
     ['POSTGRES_DB', /must be a plain PostgreSQL name/, ['a/b', 'ä', '?']],
     ['DATABASE_POOL_MAX', /must be a whole number from 1 to 1000/, ['0', '1001', 'ten', '-5']],
+    ['DATABASE_WAIT_MS', /must be a whole number from 0 to 3600000/, ['-1', '3600001', '1s']],
     ['PLUGINS_DIR', /must be one or several folders/, [':', ':::']],
     ['DATA_DIR', /must be a folder/, [' ']],
   ];
@@ -102,12 +104,12 @@ t.test('whose forwarded headers are believed is a switch or a list of addresses'
 });
 
 t.test('a plugin\'s name that is none is refused', async (t) => {
-  for (const name of ['Hello', '../x', 'load', '__proto__', 'constructor', 'a b', '1a', 'a'.repeat(65)]) {
+  for (const name of ['Hello', '../x', 'load', '__proto__', 'constructor', 'a b', '1a', 'a'.repeat(55)]) {
     const problems = problemsOf(t, () => parseConfig({ PLUGINS_ENABLED: `hello,${name},items` }, DIRECTORY));
     t.equal(problems.length, 1);
     t.ok(problems[0]?.startsWith(`PLUGINS_ENABLED has "${name}"`), String(problems[0]));
   }
-  t.strictSame(parseConfig({ PLUGINS_ENABLED: `${'a'.repeat(64)},a_b-c9` }, DIRECTORY).pluginsEnabled, ['a'.repeat(64), 'a_b-c9']);
+  t.strictSame(parseConfig({ PLUGINS_ENABLED: `${'a'.repeat(54)},a_b-c9` }, DIRECTORY).pluginsEnabled, ['a'.repeat(54), 'a_b-c9']);
 });
 
 t.test('all problems are told at once', async (t) => {
@@ -199,14 +201,25 @@ t.test('a variable belongs to the plugin with the longest fitting name', async (
     t.strictSame(settings.environment, Object.fromEntries(Object.entries(config).map(([key, value]) => [prefix + key, value])), 'and under the full names');
   }
   t.strictSame(pluginSettings(parseConfig({ PLUGIN_HELLO_X: '', DATABASE_URL: 'postgres://a:b@c/d', PLUGIN_hello_Y: 'small', OPERATOR_TOKEN: '12345678' }, DIRECTORY).pluginVariables, 'hello', ['hello']),
-    { environment: { PLUGIN_HELLO_X: '' }, config: { X: '' }, granted: [] }, 'nothing but its own variables');
+    { environment: { PLUGIN_HELLO_X: '' }, config: { X: '' }, granted: [], threads: null }, 'nothing but its own variables');
 });
 
 t.test('what is granted to a plugin is no setting of its own, and must be known', async (t) => {
   const { pluginVariables } = parseConfig({ PLUGIN_HELLO_PERMISSIONS: 'network, write:/var/x', PLUGIN_HELLO_X: '1' }, DIRECTORY);
-  t.strictSame(pluginSettings(pluginVariables, 'hello', ['hello']), { environment: { PLUGIN_HELLO_X: '1' }, config: { X: '1' }, granted: ['network', 'write:/var/x'] });
+  t.strictSame(pluginSettings(pluginVariables, 'hello', ['hello']), { environment: { PLUGIN_HELLO_X: '1' }, config: { X: '1' }, granted: ['network', 'write:/var/x'], threads: null });
   t.match(problemsOf(t, () => parseConfig({ PLUGIN_HELLO_PERMISSIONS: 'network,root,write:x,read:/a/../b,read:/*' }, DIRECTORY)),
     ['root', 'write:x', 'read:/a/../b', 'read:/*'].map((entry) => new RegExp(`^PLUGIN_HELLO_PERMISSIONS has "${entry.replaceAll('*', '\\*')}", which is no permission`)));
+});
+
+t.test('how many workers a plugin has is no setting of its own, and must be a number', async (t) => {
+  const { pluginVariables } = parseConfig({ PLUGIN_HELLO_THREADS: '3', PLUGIN_HELLO_X: '1', PLUGIN_A_THREADS: '', PLUGIN_A_B_THREADS: '2' }, DIRECTORY);
+  t.match(pluginSettings(pluginVariables, 'hello', ['hello']), { config: { X: '1' }, threads: 3 });
+  t.equal(pluginSettings(pluginVariables, 'a', ['a', 'a-b']).threads, null, 'an empty one is none');
+  t.equal(pluginSettings(pluginVariables, 'a-b', ['a', 'a-b']).threads, 2);
+  t.doesNotThrow(() => parseConfig({ PLUGINS_ENABLED: 'hello', PLUGIN_HELLO_ENCODER_THREADS: 'auto' }, DIRECTORY), 'a setting of the plugin\'s own is its own');
+  for (const value of ['0', '17', '1.5', 'all', '-1']) {
+    t.match(problemsOf(t, () => parseConfig({ PLUGINS_ENABLED: 'hello', PLUGIN_HELLO_THREADS: value }, DIRECTORY)), [`PLUGIN_HELLO_THREADS must be a whole number from 1 to 16, not "${value}"`]);
+  }
 });
 
 /** Runs the built program in an empty folder; it must end by itself. */

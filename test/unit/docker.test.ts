@@ -11,7 +11,7 @@ import { Ajv } from 'ajv';
 import { validate as lint } from 'dockerfile-utils';
 import t from 'tap';
 import { parse } from 'yaml';
-import { GUARDIAN_STOP_TIMEOUT_MS } from '../../protocol/limits.js';
+import { GUARDIAN_STOP_TIMEOUT_MS } from '../../protocol/guardian-limits.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');

@@ -12,7 +12,8 @@ import { Chronicle } from '../../kernel/guardian/chronicle.js';
 import { readReport, tidyReports, type Finding } from '../../kernel/guardian/report.js';
 import { isHeapOf, takeHeapMark } from '../../kernel/plugins/heap-mark.js';
 import { firstLife, type PriorLife } from '../../kernel/plugins/prior-life.js';
-import { OFFENCE_WINDOW_MS, REPORTS_MAX, WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
+import { OFFENCE_WINDOW_MS, REPORTS_MAX } from '../../protocol/guardian-limits.js';
+import { WORKER_YOUNG_GENERATION_MB } from '../../protocol/limits.js';
 import { eventually } from '../helpers/kernel.js';
 
 const MIB = 1024 * 1024;

@@ -130,17 +130,17 @@ t.test('one that is not tried again is known by its URL, when it was alone', asy
 
 /** A gate with generations that only note what they are sent. */
 function setup(limits: Partial<PluginLimits> = {}) {
-  const plugin = { name: 'p', requests: noRequests(), limits: { ...PLUGIN_LIMITS, ...limits } };
+  const plugin = { name: 'p', requests: noRequests(), limits: { ...PLUGIN_LIMITS, ...limits }, threads: 1 };
   const gate = new Gate(plugin, () => new BulkheadError('PLUGIN_NOT_RUNNING', { name: 'p', status: 'restarting' }));
-  const generation = (): { dispatcher: Dispatcher; got: string[]; die: (lastBegun: number, kind?: Death['kind']) => void } => {
+  const generation = (): { dispatcher: Dispatcher; got: string[]; die: (lastBegun: number, kind?: Death['kind'], last?: boolean) => void } => {
     const got: string[] = [];
     const dispatcher = new Dispatcher('p', plugin.limits, (frame: KernelToHostFrame) => { if (frame.kind === 'request') got.push(frame.url); }, plugin.requests);
     gate.open(dispatcher);
     return {
       dispatcher, got,
-      die: (lastBegun, kind = 'crashed') => {
+      die: (lastBegun, kind = 'crashed', last = true) => {
         const orphans = dispatcher.abandon({ kind, cause: 'it died', generation: 1, at: 0, request: null }, lastBegun, 0);
-        gate.wait();
+        if (last) gate.wait();
         gate.takeBack(orphans);
       },
     };
@@ -204,6 +204,28 @@ t.test('at the gate of a plugin that dies', async (t) => {
     const again = request('GET', '/guilty');
     gate.admit(again.exchange);
     t.strictSame(again.heard(), { status: 500, code: 'REQUEST_REFUSED' }, 'at the gate');
+  });
+
+  await t.test('one of several hands over to the others, and what may have ended it waits for those who died with it', async (t) => {
+    const { gate, generation } = setup();
+    const [one, two] = [generation(), generation()];
+    const [innocent, , guilty] = ['/innocent', '/of-the-other', '/guilty'].map((url) => {
+      const asked = request('GET', url);
+      gate.admit(asked.exchange);
+      return asked;
+    });
+    t.strictSame([one.got, two.got], [['/innocent', '/guilty'], ['/of-the-other']], 'who has the least to do is asked');
+    one.die(2, 'crashed', false);
+    t.strictSame(two.got, ['/of-the-other', '/innocent']);
+    const three = generation();
+    await delay(20);
+    t.strictSame([two.got.length, three.got], [2, []], 'a new one does not end the wait');
+    innocent!.exchange.fail(new BulkheadError('KERNEL_ERROR', {})); // any answer will do
+    for (let i = 0; i < 100 && three.got.length < 1; i += 1) await delay(5);
+    t.strictSame(three.got, ['/guilty']);
+    three.die(1, 'crashed', false);
+    t.strictSame(guilty!.heard(), { status: 500, code: 'REQUEST_REFUSED' });
+    t.strictSame(two.got.length, 2, 'and the last one never sees it');
   });
 
   await t.test('a POST that was the only one begun twice is refused', async (t) => {

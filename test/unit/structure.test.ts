@@ -3,7 +3,9 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import t from 'tap';
 import { BulkheadError, ERRORS, toPlainError, type ErrorCode } from '../../protocol/errors.js';
-import * as limits from '../../protocol/limits.js';
+import * as databaseLimits from '../../protocol/database-limits.js';
+import * as guardianLimits from '../../protocol/guardian-limits.js';
+import * as generalLimits from '../../protocol/limits.js';
 import { ROOT } from '../helpers/kernel.js';
 
 interface SourceLine { readonly path: string; readonly line: number; readonly text: string }
@@ -13,7 +15,7 @@ const FILE_MAX_LINES = 260;
 async function sources(...folders: readonly string[]): Promise<string[]> {
   const found = await Promise.all(folders.map(async (folder) => {
     const entries = await readdir(join(ROOT, folder), { recursive: true, withFileTypes: true });
-    return entries.filter((entry) => entry.isFile() && /\.ts$/.test(entry.name)).map((entry) => relative(ROOT, join(entry.parentPath, entry.name)));
+    return entries.filter((entry) => entry.isFile() && /\.c?ts$/.test(entry.name)).map((entry) => relative(ROOT, join(entry.parentPath, entry.name)));
   }));
   return found.flat().sort();
 }
@@ -40,7 +42,7 @@ t.test('imports go in the allowed directions only', async (t) => {
     { within: /^kernel\/(?!main\.ts|guardian|process\/)/, forbidden: /guardian/, rule: 'the kernel does not know its guardian', typesToo: true },
     { within: /^plugins\//, forbidden: /^\.\.\/|kernel/, rule: 'a plugin imports bulkhead/protocol and its own folder, nothing else of ours', typesToo: true },
     { within: /^(kernel|protocol|plugins)\//, forbidden: /^piscina$/, except: /^kernel\/plugins\/generation\.ts$/, rule: 'piscina is imported in one file' },
-    { within: /^(kernel|protocol|plugins)\//, forbidden: /^comlink/, except: /^kernel\/(plugins\/control|host\/entry)\.ts$/, rule: 'comlink is imported in two files, one each side' },
+    { within: /^(kernel|protocol|plugins)\//, forbidden: /^comlink/, except: /^kernel\/(plugins\/control|host\/main)\.ts$/, rule: 'comlink is imported in two files, one each side' },
     { within: /^(kernel|protocol|plugins)\//, forbidden: /^pg(-pool)?$/, except: /^kernel\/(database|host)\//, rule: 'pg is imported in kernel/database and kernel/host' },
     { within: /^plugins\/[^/]+\/routes\.ts$/, forbidden: /crud|models/, rule: 'routes use services, schemas and middleware' },
     { within: /^plugins\/[^/]+\/services\.ts$/, forbidden: /routes|middleware|models/, rule: 'services use crud and utils', typesToo: true },
@@ -82,7 +84,7 @@ t.test('the environment is read in one file', async (t) => {
 });
 
 t.test('every number of the limits is in bounds and has its unit in its name', async (t) => {
-  for (const [name, value] of Object.entries(limits)) {
+  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...guardianLimits })) {
     if (typeof value === 'number') {
       t.ok(Number.isSafeInteger(value) && value > 0, `${name} is a positive whole number`);
       t.match(name, /_(MS|BYTES|MB|FRAMES|MESSAGES|ENTRIES|CHARACTERS|MAX|PENDING|QUARANTINE|PERCENT|MIN)$/, `${name} says what it counts`);
@@ -94,13 +96,13 @@ t.test('every error of the design has its status and a message that says what to
   const table: Readonly<Record<string, number>> = {
     PLUGIN_UNKNOWN: 404, PLUGIN_NAME_INVALID: 400, PLUGIN_NOT_RUNNING: 503, PLUGIN_QUARANTINED: 503, PLUGIN_CRASHED: 502, PLUGIN_UNRESPONSIVE: 504,
     PLUGIN_OVERLOADED: 503, PLUGIN_TIMEOUT: 504, PLUGIN_LOAD_FAILED: 422, PLUGIN_START_FAILED: 422, PLUGIN_CONFLICT: 409, SERVICE_UNKNOWN: 500,
-    SERVICE_UNAVAILABLE: 503, SERVICE_FORBIDDEN: 500, DATABASE_UNAVAILABLE: 503, PAYLOAD_TOO_LARGE: 413, OPERATOR_UNAUTHORIZED: 401, OPERATOR_FORBIDDEN: 403, KERNEL_STOPPING: 503,
+    SERVICE_UNAVAILABLE: 503, SERVICE_FORBIDDEN: 500, DATABASE_UNAVAILABLE: 503, DATABASE_BUSY: 503, DATABASE_SETUP_FAILED: 500, PLUGIN_MIGRATION_FAILED: 422, PAYLOAD_TOO_LARGE: 413, OPERATOR_UNAUTHORIZED: 401, OPERATOR_FORBIDDEN: 403, KERNEL_STOPPING: 503,
   };
   for (const [code, status] of Object.entries(table)) t.equal(ERRORS[code as ErrorCode]?.status, status, `${code} is ${status}`);
 
   const everything = {
     name: 'shop', known: ['a'], reason: 'why', status: 'stopped', silentMs: 1, concurrency: 1, queue: 1, timeoutMs: 1, method: 'GET', url: '/x', allowed: 'POST',
-    service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, perSecond: 1, refusedMs: 1_000, problems: ['p'],
+    service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, perSecond: 1, refusedMs: 1_000, problems: ['p'], migration: '0001-a.sql',
   };
   for (const code of Object.keys(ERRORS) as ErrorCode[]) {
     const error = new BulkheadError(code, everything as never);

@@ -6,7 +6,7 @@ import { judge, type Setback } from '../../kernel/plugins/restart-policy.js';
 import { Turnstile } from '../../kernel/plugins/turnstile.js';
 import { Watchdog } from '../../kernel/plugins/watchdog.js';
 import { TRANSITIONS, type PluginStatus } from '../../protocol/lifecycle.js';
-import { BACKOFF_MAX_MS, DEATH_WINDOW_MS, DEATHS_BEFORE_QUARANTINE, UNRESPONSIVE_AFTER_MS, WATCHDOG_BUSY_INTERVAL_MS, WATCHDOG_QUIET_AFTER_MS } from '../../protocol/limits.js';
+import { BACKOFF_MAX_MS, DEATHS_BEFORE_QUARANTINE, DEATH_WINDOW_MS, HEARTBEAT_REST_INTERVAL_MS, UNRESPONSIVE_AFTER_MS, WATCHDOG_BUSY_INTERVAL_MS, WATCHDOG_QUIET_AFTER_MS } from '../../protocol/limits.js';
 import { StatusBlock } from '../../protocol/status-block.js';
 
 t.test('the restart policy', async (t) => {
@@ -94,6 +94,14 @@ t.test('the watchdog', async (t) => {
     pass(10_000, false);
     t.strictSame(reports, [`unresponsive ${UNRESPONSIVE_AFTER_MS}`, 'hang 1000']);
   });
+  await t.test('knows that a heart that rests beats seldom', async (t) => {
+    const { reports, pass, watched } = setup();
+    watched.status.resting = true;
+    pass(HEARTBEAT_REST_INTERVAL_MS, false);
+    t.strictSame(reports, []);
+    pass(10_000, false);
+    t.match(reports, [/^unresponsive 5[01]\d$/, /^hang 10[01]\d$/], 'and that one that stands still does not');
+  });
   await t.test('forgives a silence that ended', async (t) => {
     const { reports, pass, watchdog, watched } = setup();
     pass(900, false);
@@ -116,6 +124,7 @@ t.test('the watchdog', async (t) => {
     const { reports, pass, jump } = setup();
     pass(300, true);
     jump(2_000);
+    pass(WATCHDOG_BUSY_INTERVAL_MS, true);
     jump(5_000);
     t.strictSame(reports, []);
     pass(1_200, false);

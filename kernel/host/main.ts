@@ -4,9 +4,12 @@ import { expose } from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { HostBirth } from '../../protocol/host-api.js';
 import { Host, hostApi } from './host.js';
+import { warmUp, type Load } from './warm-up.js';
 
-export default async function runHost(birth: HostBirth): Promise<void> {
-  const host = new Host(birth);
+export { warmUp };
+
+export async function runHost(birth: HostBirth, load: Load): Promise<void> {
+  const host = new Host(birth, load);
   expose(hostApi(host), nodeEndpoint(birth.control));
   await host.finished;
 }
