@@ -13,6 +13,7 @@ import type * as EmbeddedModule from '../../kernel/database/embedded.js';
 import type * as KernelModule from '../../kernel/kernel.js';
 import type * as LoggerModule from '../../kernel/logger.js';
 import type { PluginDetails } from '../../kernel/plugins/status.js';
+import { bringCluster } from './cluster.js';
 
 export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 export const FIXTURES = join(ROOT, 'test/fixtures/plugins');
@@ -67,6 +68,7 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
     },
   });
   const config = parseConfig({ PLUGINS_DIR: [PLUGINS, FIXTURES, pluginsDir].join(':'), DATA_DIR: dataDir, ...environment }, ROOT);
+  if (config.databaseUrl === null) await bringCluster(config.dataDir, config.embedded);
   const embedded = config.databaseUrl === null ? await startEmbeddedDatabase({ dataDir: config.dataDir, ...config.embedded, log: logger.log }) : null;
   const databaseUrl = config.databaseUrl ?? embedded!.url;
   const kernel = await startKernel({ config, databaseUrl, logger });

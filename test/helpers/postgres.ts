@@ -9,6 +9,7 @@ import pg from 'pg';
 import type { Test } from 'tap';
 import { findSystemPostgres, startEmbeddedDatabase, type EmbeddedDatabase } from '../../kernel/database/embedded.js';
 import { credentials, findUnprivilegedAccount, run } from '../../kernel/database/system-account.js';
+import { bringCluster, bringCopy } from './cluster.js';
 import { eventually } from './kernel.js';
 
 const silent = { info() {}, warn() {} };
@@ -17,7 +18,9 @@ const installed = await findSystemPostgres(process.env['PATH']);
 
 export async function startPostgres(t: Pick<Test, 'teardown'>): Promise<EmbeddedDatabase> {
   const dataDir = await mkdtemp(join(tmpdir(), 'postgres-test-'));
-  const postgres = await startEmbeddedDatabase({ dataDir, user: 'bulkhead', database: 'ship', log: silent });
+  const names = { user: 'bulkhead', database: 'ship' };
+  await bringCluster(dataDir, names);
+  const postgres = await startEmbeddedDatabase({ dataDir, ...names, log: silent });
   t.teardown(async () => {
     await postgres.stop();
     await rm(dataDir, { recursive: true, force: true });
@@ -38,13 +41,18 @@ async function startInstalled(t: Pick<Test, 'teardown'>): Promise<string> {
   const own = async (path: string): Promise<void> => { if (account !== undefined) await chown(path, account.uid, account.gid); };
   await own(folder);
   const data = join(folder, 'data');
-  const passwordFile = join(folder, 'password');
-  await writeFile(passwordFile, PASSWORD);
-  await own(passwordFile);
-  await run(account, initdb, ['-D', data, '-U', 'bulkhead', '-A', 'scram-sha-256', '-E', 'UTF8', '--locale=C', `--pwfile=${passwordFile}`]);
-  const [key, certificate] = [join(data, 'server.key'), join(data, 'server.crt')];
-  await promisify(execFile)('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-keyout', key, '-out', certificate]);
-  for (const path of [key, certificate]) await own(path);
+  await bringCopy(data, [initdb, PASSWORD], async (folder) => {
+    await own(folder);
+    const data = join(folder, 'data');
+    const passwordFile = join(folder, 'password');
+    await writeFile(passwordFile, PASSWORD);
+    await own(passwordFile);
+    await run(account, initdb, ['-D', data, '-U', 'bulkhead', '-A', 'scram-sha-256', '-E', 'UTF8', '--locale=C', `--pwfile=${passwordFile}`]);
+    const [key, certificate] = [join(data, 'server.key'), join(data, 'server.crt')];
+    await promisify(execFile)('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '3650', '-subj', '/CN=localhost', '-keyout', key, '-out', certificate]);
+    for (const path of [key, certificate]) await own(path);
+    return data;
+  });
 
   const port = await freePort();
   const server = spawn(postgres, ['-D', data, '-p', String(port), '-k', folder, '-c', 'listen_addresses=127.0.0.1', '-c', 'ssl=on', '-c', 'fsync=off'], { ...credentials(account), cwd: '/', stdio: 'ignore' });

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
+import { bringCluster } from './cluster.js';
 import { eventually, FIXTURES, PLUGINS, rawRequest, ROOT, type Answer } from './kernel.js';
 
 export interface Ship {
@@ -34,6 +35,7 @@ export interface Ship {
 export async function startShip(t: Test, environment: Record<string, string> = {}, node: string = process.execPath): Promise<Ship> {
   const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-ship-'));
   const { PATH = '', HOME = '' } = process.env;
+  if (environment['DATABASE_URL'] === undefined) await bringCluster(dataDir);
   const port = await freePort();
   const child = spawn(node, [join(ROOT, 'dist/kernel/main.js')], {
     cwd: dataDir, // without an .env
