@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { Dispatcher, noRequests } from '../../kernel/dispatch/dispatcher.js';
 import { Exchange } from '../../kernel/dispatch/exchange.js';
 import { ReplayMemory, type Orphan } from '../../kernel/dispatch/replay.js';
@@ -128,14 +128,18 @@ t.test('one that is not tried again is known by its URL, when it was alone', asy
   });
 });
 
-/** A gate with generations that only note what they are sent. */
-function setup(limits: Partial<PluginLimits> = {}) {
+/** A gate with generations that only note what they are sent. With the test it closes and they end, so that no request waits for its timeout. */
+function setup(t: Test, limits: Partial<PluginLimits> = {}) {
   const plugin = { name: 'p', requests: noRequests(), limits: { ...PLUGIN_LIMITS, ...limits }, threads: 1 };
   const gate = new Gate(plugin, () => new BulkheadError('PLUGIN_NOT_RUNNING', { name: 'p', status: 'restarting' }));
   const generation = (): { dispatcher: Dispatcher; got: string[]; die: (lastBegun: number, kind?: Death['kind'], last?: boolean) => void } => {
     const got: string[] = [];
     const dispatcher = new Dispatcher('p', plugin.limits, (frame: KernelToHostFrame) => { if (frame.kind === 'request') got.push(frame.url); }, plugin.requests);
     gate.open(dispatcher);
+    t.teardown(() => {
+      gate.close();
+      dispatcher.abandon({ kind: 'stopped', cause: 'the test is over', generation: 1, at: 0, request: null }, 0, 0);
+    });
     return {
       dispatcher, got,
       die: (lastBegun, kind = 'crashed', last = true) => {
@@ -150,7 +154,7 @@ function setup(limits: Partial<PluginLimits> = {}) {
 
 t.test('at the gate of a plugin that dies', async (t) => {
   await t.test('what had been begun and what had not goes to the next generation, in order', async (t) => {
-    const { gate, generation, plugin } = setup({ concurrency: 2 });
+    const { gate, generation, plugin } = setup(t, { concurrency: 2 });
     const first = generation();
     const requests = ['/a', '/b', '/c'].map((url) => request('GET', url));
     for (const { exchange } of requests) gate.admit(exchange);
@@ -168,7 +172,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('a begun POST is answered and not repeated', async (t) => {
-    const { gate, generation } = setup();
+    const { gate, generation } = setup(t);
     const first = generation();
     const post = request('POST');
     const unbegun = request('POST', '/later');
@@ -184,7 +188,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('the last one begun is held back until the others are done, and refused when it ends the next generation too', async (t) => {
-    const { gate, generation } = setup();
+    const { gate, generation } = setup(t);
     const first = generation();
     const innocent = request('GET', '/innocent');
     const guilty = request('GET', '/guilty');
@@ -207,7 +211,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('one of several hands over to the others, and what may have ended it waits for those who died with it', async (t) => {
-    const { gate, generation } = setup();
+    const { gate, generation } = setup(t);
     const [one, two] = [generation(), generation()];
     const [innocent, , guilty] = ['/innocent', '/of-the-other', '/guilty'].map((url) => {
       const asked = request('GET', url);
@@ -229,7 +233,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('a POST that was the only one begun twice is refused', async (t) => {
-    const { gate, generation, plugin } = setup();
+    const { gate, generation, plugin } = setup(t);
     const ask = (method: string, url: string): ReturnType<typeof request> => {
       const asked = request(method, url);
       gate.admit(asked.exchange);
@@ -274,7 +278,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('who waits is answered after replayWaitMs, when the gate closes, or when it has left', async (t) => {
-    const { gate, generation } = setup({ replayWaitMs: 100 });
+    const { gate, generation } = setup(t, { replayWaitMs: 100 });
     generation().die(0);
     const late = request();
     gate.admit(late.exchange);
@@ -288,7 +292,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('who is held back does not wait for the plugin any more, which is there', async (t) => {
-    const { gate, generation } = setup({ replayWaitMs: 100 });
+    const { gate, generation } = setup(t, { replayWaitMs: 100 });
     const first = generation();
     const slow = request('GET', '/slow');
     const suspect = request('GET', '/suspect');
@@ -306,7 +310,7 @@ t.test('at the gate of a plugin that dies', async (t) => {
   });
 
   await t.test('no more wait than the queue has places', async (t) => {
-    const { gate, generation, plugin } = setup({ queue: 2 });
+    const { gate, generation, plugin } = setup(t, { queue: 2 });
     generation().die(0);
     const requests = [1, 2, 3].map(() => request());
     for (const { exchange } of requests) gate.admit(exchange);
