@@ -48,9 +48,9 @@ onEachServer(t, 'limits of a loan', async (t, url) => {
   await t.test('many short statements take as long as they like together', async (t) => {
     const { pool } = lend(t, url, { quota: 1, limits: { statementTimeoutMs: 300 } });
     const client = await pool.connect();
-    await Promise.all(Array.from({ length: 40 }, () => client.query('SELECT pg_sleep(0.05)')));
+    await Promise.all(Array.from({ length: 20 }, () => client.query('SELECT pg_sleep(0.05)')));
     client.release();
-    t.pass('two seconds of them, sent at once');
+    t.pass('a second of them, sent at once');
   });
 
   await t.test('a transaction that is left open is ended', async (t) => {
@@ -71,14 +71,14 @@ onEachServer(t, 'limits of a loan', async (t, url) => {
   });
 
   await t.test('a connection that is lent for long enough is given back between two uses', async (t) => {
-    const { pool } = lend(t, url, { quota: 1, limits: { loanMs: 1_000 } });
+    const { pool } = lend(t, url, { quota: 1, limits: { loanMs: 500 } });
     const pid = async (): Promise<number> => (await pool.query('SELECT pg_backend_pid() AS pid, pg_sleep(0.02)')).rows[0].pid;
     const began = performance.now();
     let failed = 0;
     let loans = 0;
     pool.on('connect', () => (loans += 1));
-    while (performance.now() - began < 2_500) await pid().catch(() => (failed += 1));
-    t.ok(loans === 2 || loans === 3, `it was lent ${loans} times in 2.5 s`);
+    while (performance.now() - began < 1_250) await pid().catch(() => (failed += 1));
+    t.ok(loans === 2 || loans === 3, `it was lent ${loans} times in 1.25 s`);
     t.equal(failed, 0, 'and no query noticed');
   });
 
@@ -136,12 +136,13 @@ onEachServer(t, 'limits of a loan', async (t, url) => {
   await t.test('when all have the same, who waits for too long hears that the database is busy', async (t) => {
     const database = openDatabase(t, url, 1);
     const first = lend(t, url, { database, plugin: 'first' });
-    const statement = first.pool.query('SELECT pg_sleep(7)');
+    const statement = first.pool.query("SELECT pg_sleep(60) /* the first one's */").catch((error: unknown) => error);
     const second = lend(t, url, { database, plugin: 'second' });
     const [error, ms] = await timed(second.pool.query('SELECT 1'));
     t.match(error, { code: 'DATABASE_BUSY', statusCode: 503, message: /no connection became free within 5000 ms/ });
     t.ok(ms >= LEASE_WAIT_MS - 100 && ms < LEASE_WAIT_MS + 1_000);
-    await statement;
+    await admin.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'bulkhead/first'");
+    t.match(await statement, { code: '57014' });
     t.same((await second.pool.query('SELECT 1 AS one')).rows, [{ one: 1 }]);
   });
 });
