@@ -1,7 +1,7 @@
 // Weighs this process when it has come to rest, for tests that compare it with itself later.
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from './kernel.js';
+import { eventually, type TestKernel } from './kernel.js';
 
 export const KIB = 1024;
 export const MIB = 1024 * KIB;
@@ -25,8 +25,9 @@ export async function weigh(): Promise<{ readonly rss: number; readonly heap: nu
   return { rss, heap: heapUsed };
 }
 
-/** Weighs when threads and handles have come to rest. */
-export async function sample(): Promise<Sample> {
+/** Weighs when threads and handles have come to rest. A standby that boots has a timer, and on a busy machine for longer than it takes to see the same twice. */
+export async function sample({ kernel: { supervisor } }: TestKernel): Promise<Sample> {
+  await eventually('the standby waits', 20_000, async () => (supervisor.census().standbys === 1 ? true : undefined));
   let last = '';
   const { threads, handles } = await eventually('threads and handles are at rest', 20_000, async () => {
     await delay(500);

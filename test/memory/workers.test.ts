@@ -96,7 +96,7 @@ t.test(`${CYCLES} lives of a plugin leave nothing behind`, { timeout: 280_000 },
   };
   const repeat = async (times: number): Promise<Sample> => {
     for (let i = 0; i < times; i += 1) await live();
-    return sample();
+    return sample(kernel);
   };
 
   await repeat(CYCLES / 4);
