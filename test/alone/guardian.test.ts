@@ -37,7 +37,7 @@ t.test('twelve faults that end the process, under 200 requests a second', async 
       deaths.push(await sink(ship, fault, how));
       await back(ship, lines);
       // Otherwise the next one would wait: that is another test.
-      await delay(KERNEL_SETTLED_AFTER_MS + 100);
+      await delay(KERNEL_SETTLED_AFTER_MS + 300);
       const end = ship.logLines.slice(lines).find(({ msg }) => String(msg).startsWith('the kernel was ended by'))!;
       const { status, error, deaths: died } = (await ship.get('/plugins/status/titanic')).json;
       const blamed = fault.includes('Array');
