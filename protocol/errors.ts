@@ -1,5 +1,5 @@
 // The error catalogue: what a client or an operator can be told, with its HTTP status and the sentence that says what to do. Must not know who throws.
-import { ERROR_MESSAGE_MAX_CHARACTERS, ERROR_NAME_MAX_CHARACTERS, ERROR_STACK_MAX_CHARACTERS, REQUEST_KILLS_MAX } from './limits.js';
+import { ERROR_CAUSES_MAX, ERROR_MESSAGE_MAX_CHARACTERS, ERROR_NAME_MAX_CHARACTERS, ERROR_STACK_MAX_CHARACTERS, REQUEST_KILLS_MAX } from './limits.js';
 
 interface CatalogueEntry<P> {
   /** HTTP status of the answer. */
@@ -58,6 +58,14 @@ export const ERRORS = Object.freeze({
     `The service "${p.service}" is not available: ${p.reason}.`),
   SERVICE_FORBIDDEN: entry(500, false, (p: Named & { service: string }) =>
     `Plugin "${p.name}" does not declare the service "${p.service}" in \`requires\` or \`optional\` and may not use it.`),
+  SERVICE_ARGUMENTS_INVALID: entry(500, false, (p: { service: string; reason: string }) =>
+    `The service "${p.service}" was called with arguments that its contract does not have: ${p.reason}.`),
+  SERVICE_RESULT_INVALID: entry(500, false, (p: { service: string; reason: string }) =>
+    `The service "${p.service}" gave a result that its contract does not have: ${p.reason}.`),
+  DEPENDENCY_MISSING: entry(409, false, (p: Named & { services: readonly string[] }) =>
+    `Plugin "${p.name}" needs services that are not there: ${p.services.join('; ')}. It starts by itself as soon as they are.`),
+  DEPENDENCY_CYCLE: entry(409, false, (p: Named & { path: readonly string[] }) =>
+    `Plugin "${p.name}" needs itself: ${p.path.join(' -> ')}. Make one of these services \`optional\`.`),
   EVENTS_TOO_MANY: entry(503, true, (p: { topic: string; perSecond: number }) =>
     `The event "${p.topic}" was not published: a plugin may publish ${p.perSecond} events per second.`),
   EVENT_TOO_LARGE: entry(500, false, (p: { topic: string; bytes: number; maxBytes: number }) =>
@@ -131,18 +139,20 @@ export interface PlainError {
   readonly code?: string;
   readonly statusCode?: number;
   readonly stack?: string;
+  /** What it was thrown because of, at most ERROR_CAUSES_MAX deep. */
+  readonly cause?: PlainError;
 }
 
 /** Reads any thrown value, also `throw "text"` and `throw null`, up to the lengths in limits.ts; never throws itself. */
 export function toPlainError(thrown: unknown): PlainError {
   try {
-    return readError(thrown);
+    return readError(thrown, ERROR_CAUSES_MAX);
   } catch {
     return { name: 'Error', message: UNREADABLE }; // a getter of it throws
   }
 }
 
-function readError(thrown: unknown): PlainError {
+function readError(thrown: unknown, causes: number): PlainError {
   if (typeof thrown !== 'object' || thrown === null) return { name: 'Error', message: safeString(thrown).slice(0, ERROR_MESSAGE_MAX_CHARACTERS) };
   const source = thrown as Record<string, unknown>;
   return {
@@ -151,6 +161,7 @@ function readError(thrown: unknown): PlainError {
     ...(typeof source['code'] === 'string' && { code: source['code'].slice(0, ERROR_NAME_MAX_CHARACTERS) }),
     ...(typeof source['statusCode'] === 'number' && { statusCode: source['statusCode'] }),
     ...(typeof source['stack'] === 'string' && { stack: source['stack'].slice(0, ERROR_STACK_MAX_CHARACTERS) }),
+    ...(causes > 0 && source['cause'] != null && { cause: readError(source['cause'], causes - 1) }),
   };
 }
 

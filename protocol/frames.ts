@@ -26,6 +26,8 @@ export interface RequestFrame {
   readonly remoteAddress: string;
   readonly remotePort: number;
   readonly encrypted: boolean;
+  /** Time until the answer must have begun, in milliseconds. */
+  readonly remainingMs: number;
 }
 
 /** A request that asks to leave HTTP, for WebSocket or any other protocol: a tunnel, when somebody in the worker takes it. Its body is what came with the head, `streams` is true. */
@@ -72,12 +74,11 @@ export interface LeaseReturnFrame { readonly kind: 'lease-return'; readonly leas
 /** The lease was refused or has ended by the kernel's or the server's doing. */
 export interface LeaseEndedFrame { readonly kind: 'lease-ended'; readonly lease: number; readonly error: PlainError; readonly crowded?: boolean }
 
-export interface ProvideFrame { readonly kind: 'provide'; readonly service: string }
 /** The host wants a direct port to the provider of `service`; `ref` is its own number for the answer. */
 export interface ServiceOpenFrame { readonly kind: 'service-open'; readonly ref: number; readonly service: string }
-/** The consumer's end of a direct port, or the reason why there is none. */
+/** The consumer's end of a direct port with the methods that may be called again, or the reason why there is none. */
 export type ServiceOpenedFrame =
-  | { readonly kind: 'service-opened'; readonly ref: number; readonly port: MessagePort }
+  | { readonly kind: 'service-opened'; readonly ref: number; readonly port: MessagePort; readonly idempotent: readonly string[] }
   | { readonly kind: 'service-opened'; readonly ref: number; readonly error: PlainError };
 /** The provider's end of a direct port. */
 export interface ServiceAcceptFrame { readonly kind: 'service-accept'; readonly service: string; readonly port: MessagePort }
@@ -102,14 +103,5 @@ export type KernelToHostFrame =
 export type HostToKernelFrame =
   | HintsFrame | ResponseFrame | UpgradedFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
-  | ProvideFrame | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
+  | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
   | LogFrame | FatalFrame;
-
-/** What travels on a direct port from consumer to provider. `method` is null when the service is a function. */
-export interface CallFrame { readonly kind: 'call'; readonly id: number; readonly method: string | null; readonly args: readonly unknown[] }
-/** Also from consumer to provider: nobody waits for the result of call `id` any more. */
-export interface CallCancelFrame { readonly kind: 'cancel'; readonly id: number }
-/** What travels back. */
-export type ReplyFrame =
-  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
-  | { readonly kind: 'error'; readonly id: number; readonly error: PlainError };

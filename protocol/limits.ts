@@ -185,15 +185,8 @@ export const CHANNEL_REST_MAX_MESSAGES = 64;
 
 /** Largest event payload, serialised: events carry facts, not files. */
 export const EVENT_PAYLOAD_MAX_BYTES = 64 * KIB;
-/** Topics one plugin may have subscribed to, and services it may provide: far more than anyone has, and few to walk through at its death. */
+/** Topics one plugin may have subscribed to: far more than anyone has, and few to walk through at its death. */
 export const TOPICS_MAX = 1_000;
-export const SERVICES_MAX = 1_000;
-/** Names of services that are remembered when nobody provides them: "down" is another answer than "does not exist". */
-export const SERVICES_KNOWN_MAX = 10_000;
-/** Service calls one plugin may have pending with another. */
-export const SERVICE_CALLS_MAX_PENDING = 1_024;
-/** How long a service call may take: less than a request, so that the caller can still answer. */
-export const SERVICE_CALL_TIMEOUT_MS = 10_000;
 
 /** Log lines per second of one worker that are written; the rest is counted and reported in one line. */
 export const LOG_LINES_PER_SECOND_MAX = 500;
@@ -205,6 +198,8 @@ export const ERROR_MESSAGE_MAX_CHARACTERS = 8 * KIB;
 export const ERROR_NAME_MAX_CHARACTERS = 128;
 /** Longest stack of such an error: some hundred frames. */
 export const ERROR_STACK_MAX_CHARACTERS = 16 * KIB;
+/** Causes of an error that cross a thread with it: the chains that libraries make are shorter. */
+export const ERROR_CAUSES_MAX = 3;
 /** All routes of a plugin with their schemas, as JSON: the kernel keeps them for the documentation, and the guardian for the next kernel. */
 export const ROUTES_MAX_CHARACTERS = 1 * MIB;
 /** Longest name of a service or a topic. */

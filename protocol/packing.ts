@@ -4,7 +4,7 @@ import type { HostToKernelFrame, KernelToHostFrame, RequestFrame, ResponseFrame 
 /** What a `RequestFrame` has, in a fixed order. */
 type PackedRequest = readonly [
   id: number, method: string, url: string, originalUrl: string, mount: string, httpVersion: string, headers: RequestFrame['headers'], body: RequestFrame['body'],
-  streams: boolean, requestId: string, remoteAddress: string, remotePort: number, encrypted: boolean,
+  streams: boolean, requestId: string, remoteAddress: string, remotePort: number, encrypted: boolean, remainingMs: number,
 ];
 /** What a `ResponseFrame` has, in a fixed order. */
 type PackedResponse = readonly [id: number, statusCode: number, statusMessage: string, headers: ResponseFrame['headers'], body: ResponseFrame['body'], streams: boolean, dateless: boolean];
@@ -16,7 +16,7 @@ export function packForHost(frame: KernelToHostFrame): PackedForHost {
   if (frame.kind !== 'request') return frame;
   return [
     frame.id, frame.method, frame.url, frame.originalUrl, frame.mount, frame.httpVersion, frame.headers, frame.body,
-    frame.streams, frame.requestId, frame.remoteAddress, frame.remotePort, frame.encrypted,
+    frame.streams, frame.requestId, frame.remoteAddress, frame.remotePort, frame.encrypted, frame.remainingMs,
   ];
 }
 
@@ -24,7 +24,7 @@ export function unpackAtHost(packed: PackedForHost): KernelToHostFrame {
   if (!isArray(packed)) return packed;
   return {
     kind: 'request', id: packed[0], method: packed[1], url: packed[2], originalUrl: packed[3], mount: packed[4], httpVersion: packed[5], headers: packed[6], body: packed[7],
-    streams: packed[8], requestId: packed[9], remoteAddress: packed[10], remotePort: packed[11], encrypted: packed[12],
+    streams: packed[8], requestId: packed[9], remoteAddress: packed[10], remotePort: packed[11], encrypted: packed[12], remainingMs: packed[13],
   };
 }
 

@@ -6,7 +6,9 @@ import type { Pool } from 'pg';
 import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, THREADS_MAX, type PluginLimits } from './limits.js';
 import { grantProblems, type Grant } from './grants.js';
 import { permissionProblems, type Permission } from './permissions.js';
-import type { Events, Services } from './services.js';
+import { needProblems, offerProblems, readContracts, type ServiceContracts } from './contracts.js';
+import type { Events } from './events.js';
+import type { OfferedServices, ServiceName, Services } from './services.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
 export type PluginApp = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;
@@ -54,6 +56,12 @@ export interface PluginDefinition {
   readonly permissions?: readonly Permission[];
   /** What other plugins may do with its tables. They find them in its schema: `SELECT ... FROM plugin_items.items`. */
   readonly grants?: readonly Grant[];
+  /** Services of other plugins that it cannot do without: it starts when their providers run, and is `degraded` while one is down. */
+  readonly requires?: readonly ServiceName[];
+  /** Services that it uses when they are there. */
+  readonly optional?: readonly ServiceName[];
+  /** What it offers to other plugins while it runs, by name. A function is called before `init`, and does no work yet. */
+  readonly services?: OfferedServices | ((ctx: PluginContext) => OfferedServices);
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -79,6 +87,10 @@ export interface PluginManifest {
   readonly threads: number;
   readonly permissions: readonly string[];
   readonly grants: readonly Grant[];
+  readonly requires: readonly string[];
+  readonly optional: readonly string[];
+  /** What it offers, as data. */
+  readonly services: ServiceContracts;
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -130,14 +142,14 @@ const LIMIT_RANGES: { readonly [K in keyof PluginLimits]: readonly [min: number,
   loanMs: [1_000, 86_400_000],
 };
 
-/** Reads a default export of unknown shape. Returns its manifest, or all that is wrong with it. */
+/** Reads a default export of unknown shape. Returns its manifest, but for the services, which may need a context, or all that is wrong with it. */
 export function readManifest(exported: unknown, folder: string): { readonly manifest: PluginManifest } | { readonly problems: readonly string[] } {
   if (typeof exported !== 'object' || exported === null) {
     return { problems: ['its plugin file has no default export; write `export default definePlugin({ ... })`'] };
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [] } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], requires = [], optional = [], services = {} } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -147,7 +159,8 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
     if (definition[hook] !== undefined && typeof definition[hook] !== 'function') problems.push(`\`${hook}\` must be a function`);
   }
   if (!isThreads(threads)) problems.push(`\`threads\` must be a whole number from 1 to ${THREADS_MAX}`);
-  problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem));
+  problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem), ...needProblems('`requires`', requires), ...needProblems('`optional`', optional));
+  if (typeof services !== 'function') problems.push(...offerProblems(services));
   if (problems.length > 0) return { problems };
 
   return {
@@ -160,16 +173,19 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       threads: threads as number,
       permissions: permissions as string[],
       grants: grants as Grant[],
+      requires: requires as string[],
+      optional: optional as string[],
+      services: {},
     },
   };
 }
 
 /** Reads a manifest that comes from a worker, which may say anything: whose it is, and what it may have, is not for the worker to choose. Throws what is wrong with it. */
 export function readClaim(claimed: unknown, name: string): PluginManifest {
-  const { mounts } = (claimed ?? {}) as { mounts?: unknown };
-  const reading = readManifest({ ...(claimed as object), mounts: Array.isArray(mounts) ? mounts.slice(1) : mounts }, name);
+  const { mounts, services } = (claimed ?? {}) as { mounts?: unknown; services?: unknown };
+  const reading = readManifest({ ...(claimed as object), mounts: Array.isArray(mounts) ? mounts.slice(1) : mounts, services: {} }, name);
   if ('problems' in reading) throw new Error(reading.problems.join('; '));
-  return reading.manifest;
+  return { ...reading.manifest, services: readContracts(services) };
 }
 
 /** Whether a plugin can have so many workers. */

@@ -120,7 +120,7 @@ export class Exchange implements OpenRequest {
     this.#id = id;
     this.#send = send;
     // The body is cloned and not moved: it may be needed again.
-    send(requestFrame(id, this.#req, this.requestId, this.target, this.#body, this.#streams));
+    send(requestFrame(id, this.#req, this.requestId, this.deadline, this.target, this.#body, this.#streams));
     if (!this.#streams) return;
     if (this.#pumping) this.#req.resume();
     else this.#pump();

@@ -57,8 +57,8 @@ export interface OpenRequest {
   fail(error: BulkheadError): void;
 }
 
-/** A request as its host is told of it. */
-export function requestFrame(id: number, req: IncomingMessage, requestId: string, { url, mount }: Target, body: Uint8Array | null, streams: boolean): RequestFrame {
+/** A request as its host is told of it; `deadline` as `performance.now()` counts. */
+export function requestFrame(id: number, req: IncomingMessage, requestId: string, deadline: number, { url, mount }: Target, body: Uint8Array | null, streams: boolean): RequestFrame {
   const { socket } = req;
   return {
     kind: 'request',
@@ -75,5 +75,6 @@ export function requestFrame(id: number, req: IncomingMessage, requestId: string
     remoteAddress: socket.remoteAddress ?? '',
     remotePort: socket.remotePort ?? 0,
     encrypted: (socket as TLSSocket).encrypted ?? false,
+    remainingMs: deadline - performance.now(),
   };
 }

@@ -78,7 +78,7 @@ export class Tunnel implements OpenRequest {
     this.#id = id;
     this.#send = send;
     // Copied, because what came with the head is a view of all that was read at once.
-    send({ ...requestFrame(id, this.#req, this.requestId, this.target, ownedBytes(this.#head), true), kind: 'upgrade' });
+    send({ ...requestFrame(id, this.#req, this.requestId, this.deadline, this.target, ownedBytes(this.#head), true), kind: 'upgrade' });
   }
 
   suspend(): void {

@@ -80,7 +80,8 @@ export class Host implements HostApi {
   async describe(): Promise<PluginManifest> {
     const { order, log } = this.#enlisted!;
     const module = (await this.#load(order.bundle)) as { default?: unknown };
-    this.#tenancy = createTenancy(module.default, order, log, this.#send);
+    this.#tenancy = createTenancy(module.default, order, log, this.#status, this.#send);
+    await this.#tenancy.services.open(this.#load);
     return this.#tenancy.manifest;
   }
 
@@ -106,6 +107,7 @@ export class Host implements HostApi {
 
   async stop(): Promise<void> {
     try {
+      await this.#tenancy?.services.leave();
       this.#tenancy?.stopping.abort();
       if (this.#initialized) await this.#tenant().definition.stop?.(this.#tenant().context);
       await this.#app?.close(); // for the `onClose` hooks of the plugin and of what it has registered

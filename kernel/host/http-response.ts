@@ -242,8 +242,8 @@ export class HostResponse extends LazyWritable {
     const { statusCode, statusMessage } = this;
     if (typeof statusMessage !== 'string') return void this.destroy(new TypeError('its status text is no text'));
     const frame = { kind: 'response', id: this.req.id, statusCode: Number(statusCode), statusMessage, headers, streams, dateless: !this.sendDate } as const;
-    this.#headFixed = true;
-    this.#headSent = true;
+    this.#headFixed = this.#headSent = true;
+    if (streams) this.req.task?.freeOfDeadline();
     if (body instanceof Uint8Array) {
       const data = ownedBytes(body);
       this.#send({ ...frame, body: data }, [data.buffer]);

@@ -43,6 +43,21 @@ type GiveUp = (error: GivenUpError) => void;
 export class Task {
   readonly #work = new Set<GiveUp>();
   #cancelled = false;
+  #deadline: number;
+
+  /** `deadline` as `performance.now()` counts: what it sets going need not take longer. */
+  constructor(deadline: number) {
+    this.#deadline = deadline;
+  }
+
+  get deadline(): number {
+    return this.#deadline;
+  }
+
+  /** Its answer has begun, and may take as long as it likes. */
+  freeOfDeadline(): void {
+    this.#deadline = Infinity;
+  }
 
   get cancelled(): boolean {
     return this.#cancelled;
@@ -73,9 +88,9 @@ export class Tasks {
     this.#tracking = true;
   }
 
-  /** For work that begins now; null while there is nothing that it could give up. */
-  begin(): Task | null {
-    return this.#tracking ? new Task() : null;
+  /** For work that begins now and has this time; null while there is nothing that it could give up. */
+  begin(remainingMs: number): Task | null {
+    return this.#tracking ? new Task(performance.now() + remainingMs) : null;
   }
 
   /** The task of who asks, over all his awaits. */

@@ -68,7 +68,7 @@ export class Transport {
     const request = new HostRequest(frame, (bytes) => this.#send({ kind: 'credit', id: frame.id, bytes }));
     const response = new HostResponse(request, this.#send, this.#forget);
     this.#open.add(frame.id, response);
-    request.task = this.#tasks!.begin();
+    request.task = this.#tasks!.begin(frame.remainingMs);
     this.#tasks!.run(request.task, this.#app!.routing, request as unknown as IncomingMessage, response as unknown as ServerResponse);
   }
 
@@ -76,7 +76,10 @@ export class Transport {
     const { id, body } = frame;
     const socket = new TunnelSocket(frame, (answer, transfer) => {
       // What a tunnel's messages set going is not the handshake's, and outlives a client that says something and leaves.
-      if (answer.kind === 'chunk') socket.task = null;
+      if (answer.kind === 'chunk') {
+        socket.task?.freeOfDeadline();
+        socket.task = null;
+      }
       this.#send(answer, transfer);
     }, this.#forget);
     this.#open.add(id, socket);
@@ -89,7 +92,7 @@ export class Transport {
     const request = new HostRequest({ ...frame, kind: 'request', body: null, streams: false }, () => {});
     Object.defineProperties(request, { socket: { value: socket }, upgrade: { value: true } });
     socket.once('close', () => request.destroy()); // for `request.signal`
-    request.task = socket.task = this.#tasks!.begin();
+    request.task = socket.task = this.#tasks!.begin(frame.remainingMs);
     this.#tasks!.run(request.task, () => server.emit('upgrade', request as unknown as IncomingMessage, socket, Buffer.from(body!)));
   }
 }

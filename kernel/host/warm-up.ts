@@ -16,7 +16,7 @@ const SCHEMA = { type: 'object', required: ['id'], properties: { id: { type: 'in
 const REQUEST: RequestFrame = {
   kind: 'request', id: 1, method: 'POST', url: '/1', originalUrl: '/plugins/standby/1', mount: '/plugins/standby', httpVersion: '1.1',
   headers: ['host', 'localhost', 'content-type', 'application/json', 'content-length', '8'], body: Buffer.from('{"id":1}'), streams: false,
-  requestId: 'standby', remoteAddress: '127.0.0.1', remotePort: 1, encrypted: false,
+  requestId: 'standby', remoteAddress: '127.0.0.1', remotePort: 1, encrypted: false, remainingMs: Infinity,
 };
 /** The first loads the code, the next ones let V8 see it again; more made no difference. */
 const ROUNDS = 3;
@@ -35,7 +35,7 @@ export async function warmUp(load: Load): Promise<void> {
   await load(TYPEBOX);
   const log = createHostLogger({ plugin: ORDER.name, generation: ORDER.generation }, ORDER.logLevel, () => {});
   for (let round = 0; round < ROUNDS; round += 1) {
-    const tenancy = createTenancy(PLUGIN, ORDER, log, () => {});
+    const tenancy = createTenancy(PLUGIN, ORDER, log, new StatusBlock(), () => {});
     const { app } = await createApp(tenancy);
     for (let i = 0; i < REQUESTS_PER_ROUND; i += 1) await answered(app, tenancy.tasks);
     await app.close();

@@ -29,6 +29,8 @@ const Summary = Type.Object({
 }, { additionalProperties: true });
 const Name = Type.Object({ name: Type.String({ description: 'Name of the plugin' }) });
 
+const Force = Type.Object({ force: Type.Optional(Type.Boolean({ description: 'Also when the new code breaks plugins that use its services' })) });
+
 export interface OperatorOptions {
   readonly supervisor: Supervisor;
   /** Null leaves the verbs open. */
@@ -52,13 +54,13 @@ export async function registerOperator(app: FastifyInstance, { supervisor, token
 
   for (const [verb, summary] of Object.entries(VERBS) as [Verb, string][]) {
     const url = `/plugins/${verb}/:name`;
-    app.post<{ Params: { name: string } }>(url, {
+    app.post<{ Params: { name: string }; Querystring: { force?: boolean } }>(url, {
       onRequest: async (request) => {
         assertSameSite(request);
         assertOperator(request, token);
       },
-      schema: { tags, summary, params: Name, response: { 200: Summary }, ...security },
-    }, ({ params }) => supervisor.perform(verb, params.name));
+      schema: { tags, summary, params: Name, querystring: Force, response: { 200: Summary }, ...security },
+    }, ({ params, query }) => supervisor.perform(verb, params.name, query.force));
     refuseOtherMethods(app, 'POST', url);
   }
 }

@@ -1,7 +1,7 @@
 // Turns a plugin's folder into one JavaScript file that a plain worker can import. Must not know what a plugin is or does.
 import { mkdir, readdir, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { BuildFailure, BuildOptions, OutputFile, Plugin } from 'esbuild';
 import { BUNDLER_IDLE_MS } from '../../protocol/limits.js';
 import { OWN_PACKAGES } from './walls.js';
@@ -68,17 +68,17 @@ export class Bundler {
   }
 
   /**
-   * Bundles a plugin. Returns the URL of the bundle, whose name contains a hash of its content.
+   * Bundles a plugin. What `present` is the URL of, an older bundle, is kept. Returns the URL of the bundle, whose name contains a hash of its content.
    * Throws an Error whose message lists `file:line: text` for each problem.
    */
-  async bundle(name: string, entry: string): Promise<string> {
+  async bundle(name: string, entry: string, present?: string): Promise<string> {
     try {
       const [output] = await compiler.build({
         entryPoints: [entry], bundle: true, write: false, platform: 'node', format: 'esm', target: 'node20', sourcemap: 'inline', sourcesContent: false,
         banner: { js: BANNER }, nodePaths: [OWN_PACKAGES], // a plugin outside of Bulkhead's folder may use its packages too
         plugins: [externals], logLevel: 'silent', absWorkingDir: dirname(entry),
       });
-      return await this.#store(name, output!);
+      return await this.#store(name, output!, present);
     } catch (error) {
       throw new Error(readable(error as BuildFailure), { cause: error });
     }
@@ -89,7 +89,7 @@ export class Bundler {
     return compiler.rest();
   }
 
-  async #store(name: string, output: OutputFile): Promise<string> {
+  async #store(name: string, output: OutputFile, present: string | undefined): Promise<string> {
     // esbuild has hashed the content already, in its own process.
     const file = join(this.#cacheDir, `${name}-${Buffer.from(output.hash, 'base64').toString('hex')}.mjs`);
     await mkdir(this.#cacheDir, { recursive: true });
@@ -97,14 +97,14 @@ export class Bundler {
       await writeFile(`${file}.tmp`, output.contents);
       await rename(`${file}.tmp`, file);
     }
-    await this.#forgetOthers(name, file);
+    await this.#forgetOthers(name, present === undefined ? [file] : [file, fileURLToPath(present)]);
     return pathToFileURL(file).href;
   }
 
   /** Older bundles of this plugin; a running worker has read its own into memory. */
-  async #forgetOthers(name: string, keep: string): Promise<void> {
+  async #forgetOthers(name: string, keep: readonly string[]): Promise<void> {
     const pattern = new RegExp(`^${name}-[0-9a-f]+\\.mjs$`);
-    const old = (await readdir(this.#cacheDir)).map((file) => join(this.#cacheDir, file)).filter((file) => file !== keep && pattern.test(file.slice(this.#cacheDir.length + 1)));
+    const old = (await readdir(this.#cacheDir)).map((file) => join(this.#cacheDir, file)).filter((file) => !keep.includes(file) && pattern.test(file.slice(this.#cacheDir.length + 1)));
     await Promise.all(old.map((file) => unlink(file).catch(() => {})));
   }
 }

@@ -53,7 +53,7 @@ export class Commission {
     const { berths } = this.#context;
     const compartment = new Compartment(this.#context.ship, {
       generation,
-      order: { name, generation: (this.#record.generation += 1), bundle: berths.bundleIn(generation.berth, code.bundle), folder: generation.berth, ...settings },
+      order: { name, generation: this.#record.takeNumber(), bundle: berths.bundleIn(generation.berth, code.bundle), folder: generation.berth, ...settings },
       counts: this.#record.requests,
       onDeath: (death, orphans) => this.#onDeath(compartment, death, orphans),
     });

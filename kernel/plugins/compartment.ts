@@ -1,6 +1,5 @@
 // Everything that one generation holds in the kernel, opened together and flooded together: worker, requests, connections, services, events. Must not know restarts or verbs.
 import type { Logger } from 'pino';
-import { BulkheadError } from '../../protocol/errors.js';
 import type { HostToKernelFrame, KernelToHostFrame } from '../../protocol/frames.js';
 import type { HostOrder } from '../../protocol/host-api.js';
 import type { Death } from '../../protocol/lifecycle.js';
@@ -59,7 +58,8 @@ export class Compartment {
   readonly #watched: Watched;
   #limits = PLUGIN_LIMITS;
   #silentMs = 0;
-  #hidden: Set<string> | null = null;
+  /** Services that its plugin has declared that it uses. */
+  #declared: ReadonlySet<string> = new Set();
   readonly #frames = new Rate(FRAMES_PER_SECOND_MAX);
   readonly #burst = new Rate(FRAMES_AT_ONCE_MAX, undefined, FRAMES_AT_ONCE_MS);
 
@@ -70,7 +70,7 @@ export class Compartment {
     this.#log = ship.log.child({ plugin: name, generation });
     this.generation = options.generation;
     this.generation.assign({ number: generation, onFrame: (frame) => this.#receive(frame), onDeath: (death) => this.#flood(death) });
-    this.#party = { plugin: name, send: this.#send };
+    this.#party = { plugin: name, declares: (service) => this.#declared.has(service), send: this.#send };
     this.#watched = this.#watchedBy();
     const { threadId, heapLimitMb } = this.generation;
     if (threadId !== null) ship.onThread(threadId, { plugin: name, generation, heapLimitMb });
@@ -113,6 +113,7 @@ export class Compartment {
     this.#dispatcher = new Dispatcher(name, limits, this.#send, this.#options.counts);
     this.#lending = new Lending({ database, scope: () => scopes.of(name), onRefused: () => scopes.forget(name), plugin: name, quota: shareOf(limits.connections, manifest), limits, send: this.#send, log: this.#log });
     this.#limits = limits;
+    this.#declared = new Set([...manifest.requires, ...manifest.optional]);
     this.#watched.hangTimeoutMs = Math.max(BOOT_HANG_TIMEOUT_MS, limits.hangTimeoutMs);
     this.#watched.memoryMaxBytes = limits.memoryMb * 2 ** 20;
     return manifest;
@@ -135,8 +136,14 @@ export class Compartment {
     return this.generation.start();
   }
 
+  /** Its services are there for others. */
+  offer(): void {
+    if (this.generation.alive) this.#ship.services.open(this.#party);
+  }
+
   /** Lets open requests finish, then the plugin's `stop`, then ends the thread. What `stop` throws is thrown when all is over. */
   async stop(): Promise<void> {
+    this.#ship.services.close(this.#party);
     const drained = this.#dispatcher?.drained() ?? Promise.resolve();
     await within(Promise.race([drained, this.generation.gone]), this.#limits.drainTimeoutMs);
     await this.generation.stop();
@@ -179,32 +186,12 @@ export class Compartment {
         return this.#lending?.handle(frame);
       case 'log': return this.#ship.writeLines(text(frame.lines));
       case 'fatal': return this.generation.crash(frame.error);
-      case 'provide': return this.#provide(text(frame.service));
       case 'service-open': return this.#ship.services.connect(this.#party, number(frame.ref), text(frame.service));
       case 'subscribe': return this.#ship.events.subscribe(this.#party, text(frame.topic));
       case 'unsubscribe': return this.#ship.events.unsubscribe(this.#party, text(frame.topic));
       case 'publish': return this.#ship.events.publish(this.#party, { ...frame, topic: text(frame.topic), payload: bytes(frame.payload) });
       default: throw new TypeError('there is no such kind');
     }
-  }
-
-  /** What it provides is for nobody yet: it serves beside others, or never. */
-  hide(): void {
-    this.#hidden = new Set();
-  }
-
-  show(): void {
-    const hidden = this.#hidden ?? [];
-    this.#hidden = null;
-    for (const service of hidden) this.#provide(service);
-  }
-
-  #provide(service: string): void {
-    if (this.#hidden !== null) return void this.#hidden.add(service);
-    const owner = this.#ship.services.provide(this.#party, service);
-    if (owner === null) return;
-    const { message } = new BulkheadError('PLUGIN_CONFLICT', { name: this.#party.plugin, reason: `the service "${service}" is provided by plugin "${owner}" already` });
-    this.generation.kill('failed', message);
   }
 
   #watchedBy(): Watched {

@@ -30,7 +30,7 @@ export function faultOfDeath(death: Death): Fault {
 
 /** Whether a restart of the same code would fail in the same way. */
 export function isPermanent({ code }: Fault): boolean {
-  return code === 'PLUGIN_LOAD_FAILED' || code === 'PLUGIN_CONFLICT' || code === 'PLUGIN_MIGRATION_FAILED' || code === 'DATABASE_SETUP_FAILED';
+  return code === 'PLUGIN_LOAD_FAILED' || code === 'PLUGIN_CONFLICT' || code === 'PLUGIN_MIGRATION_FAILED' || code === 'DEPENDENCY_MISSING' || code === 'DEPENDENCY_CYCLE' || code === 'DATABASE_SETUP_FAILED';
 }
 
 /** Whether what a step threw comes from something that the plugin needs and that will be back, such as the database. */

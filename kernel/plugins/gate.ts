@@ -25,14 +25,16 @@ export interface Gated {
 export class Gate {
   readonly #plugin: Gated;
   readonly #refusal: () => BulkheadError;
+  readonly #onExpected: (expected: boolean) => void;
   readonly #room = new WaitingRoom();
   readonly #memory = new ReplayMemory();
   #position: Position = { status: 'closed' };
 
-  /** `refusal` says why the plugin takes no request now. */
-  constructor(plugin: Gated, refusal: () => BulkheadError) {
+  /** `refusal` says why the plugin takes no request now. `onExpected` is told whether it will be back in a moment. */
+  constructor(plugin: Gated, refusal: () => BulkheadError, onExpected: (expected: boolean) => void = () => {}) {
     this.#plugin = plugin;
     this.#refusal = refusal;
+    this.#onExpected = onExpected;
   }
 
   /** Requests that wait for the plugin to come back. */
@@ -65,12 +67,14 @@ export class Gate {
     const replicas = this.#position.status === 'open' ? this.#position.replicas : new Replicas();
     replicas.add(dispatcher);
     this.#position = { status: 'open', replicas };
+    this.#onExpected(false);
     this.#room.release(replicas);
   }
 
   /** The plugin is away and will be back in a moment. */
   wait(): void {
     this.#position = { status: 'waiting' };
+    this.#onExpected(true);
   }
 
   /** The last generation has died, and what follows is not known yet. */
@@ -80,6 +84,7 @@ export class Gate {
 
   close(): void {
     this.#position = { status: 'closed' };
+    this.#onExpected(false);
     this.#room.dismiss();
   }
 

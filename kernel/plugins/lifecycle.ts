@@ -2,18 +2,17 @@
 import { BulkheadError } from '../../protocol/errors.js';
 import type { Death, Fault } from '../../protocol/lifecycle.js';
 import { VERB_QUEUE_MAX } from '../../protocol/limits.js';
-import type { PluginManifest } from '../../protocol/plugin.js';
 import type { CatalogEntry } from './catalog.js';
-import type { Code } from './commission.js';
-import { faultOf, faultOfDeath, isExcuse, isPermanent, refusal, stepError, type StepCode } from './faults.js';
+import { Enrolment } from './enrolment.js';
+import { faultOf, faultOfDeath, isExcuse, isPermanent, refusal, type StepCode } from './faults.js';
 import { Gate } from './gate.js';
+import { Launch } from './launch.js';
 import type { LifecycleContext, Verb } from './lifecycle-context.js';
 import { priorOf, type PriorLife } from './prior-life.js';
 import type { PluginRecord } from './record.js';
 import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
 import { statusOf, type PluginDetails } from './status.js';
-import { Tables } from './tables.js';
 import { Turnstile } from './turnstile.js';
 import { Workers } from './workers.js';
 
@@ -23,32 +22,31 @@ export class Lifecycle {
   readonly #context: LifecycleContext;
   readonly #turns = new Turnstile(1);
   #entry: CatalogEntry;
-  #code: Code | null = null;
   /** How far a restart goes, of the worker or of the kernel: what the operator wanted last. */
   #desired: 'mounted' | 'running' | 'stopped' = 'mounted';
   /** True while a verb or a restart handles the workers, and so their deaths too. */
   #attended = false;
   readonly #restarts: Restarts;
   readonly #workers: Workers;
-  readonly #tables: Tables;
+  readonly #launch: Launch;
 
   constructor(record: PluginRecord, entry: CatalogEntry, context: LifecycleContext) {
     this.record = record;
     this.#entry = entry;
     this.#context = context;
     this.#restarts = new Restarts(context.random);
-    this.#tables = new Tables(record.name, context.ship);
-    this.gate = new Gate(record, () => refusal(record.name, record.state, Date.now()));
+    this.gate = new Gate(record, () => refusal(record.name, record.state, Date.now()), (expected) => context.ship.services.expect(record.name, expected));
     this.#workers = new Workers(record, context, this.gate, (death) => this.#onDown(death));
+    this.#launch = new Launch(record, context, this.#workers, new Enrolment(this, context));
   }
 
   get status(): PluginDetails {
-    return statusOf(this.record, this.#workers.all, this.gate.waiting);
+    return statusOf(this.record, this.#workers.all, this.gate.waiting, this.missing);
   }
 
   /** What `resume` needs in the next kernel. */
   get prior(): PriorLife | null {
-    return priorOf(this.record, this.#desired, this.#code);
+    return priorOf(this.record, this.#desired, this.#launch.code);
   }
 
   /** Whether all that keeps it from running is something else, such as the database. */
@@ -56,48 +54,54 @@ export class Lifecycle {
     return this.#restarts.excused && !this.record.is(this.#desired) && this.record.is('restarting', 'initialized', 'mounted', 'started');
   }
 
+  /** Services that it requires and that are not there. */
+  get missing(): readonly string[] {
+    return this.#context.dependencies.missing(this.record.name);
+  }
+
   get busy(): boolean {
     return this.#turns.busy;
   }
 
-  /** Carries out a verb when the ones before it are done. `entry` is what the catalog says now. */
-  async perform(verb: Verb, entry: CatalogEntry | undefined): Promise<void> {
+  /** Carries out a verb when the ones before it are done. `entry` is what the catalog says now; with `force`, also what breaks other plugins. */
+  async perform(verb: Verb, entry: CatalogEntry | undefined, force = false): Promise<void> {
     if (this.#turns.waiting >= VERB_QUEUE_MAX) throw this.#conflict(`${VERB_QUEUE_MAX} operations are waiting for it already; try again when they are done`);
     await this.#turns.run(async () => {
       if (entry !== undefined) this.#entry = entry;
       if (this.record.is('registered') && verb !== 'load' && verb !== 'unload') throw this.#conflict(`it is not loaded, so it cannot ${verb}; load it first with POST /plugins/load/${this.record.name}`);
-      await this.#attend(() => this.#carryOut(verb));
+      await this.#attend(() => this.#carryOut(verb, force));
     });
     if (verb === 'start' || verb === 'restart') await this.#workers.mustered;
   }
 
-  async #carryOut(verb: Verb): Promise<void> {
+  async #carryOut(verb: Verb, force: boolean): Promise<void> {
     switch (verb) {
       case 'load':
         if (this.record.is('mounted', 'running')) return;
         this.#pardon();
         this.#desired = 'mounted';
         this.gate.close();
-        return this.#load('load');
+        return this.#load('load', force);
       case 'start':
         this.#desired = 'running';
         this.#pardon();
         if (this.record.is('running')) return;
-        if (!this.record.is('mounted')) await this.#load('start');
+        if (!this.record.is('mounted')) await this.#load('start', force);
         return this.#start('start');
       case 'stop':
         this.#desired = 'stopped';
         return this.#stop('stop');
       case 'restart':
+        await this.#launch.rehearse(this.#entry, force);
         this.#desired = 'running';
-        await this.#stop('restart', () => this.gate.wait()); // requests that come meanwhile wait, as after a death
+        await this.#stop('restart', () => this.gate.wait()); // requests and calls that come meanwhile wait, as after a death
         this.#pardon();
-        await this.#load('restart');
+        await this.#load('restart', force);
         return this.#start('restart');
       case 'unload':
         this.#desired = 'stopped';
         await this.#stop('unload');
-        return this.#forget();
+        return this.#launch.forget();
     }
   }
 
@@ -106,25 +110,36 @@ export class Lifecycle {
     const { standing, manifest, code } = prior;
     const cause = prior.generation === 0 ? 'boot of the kernel' : 'the kernel was replaced';
     this.record.inherit(prior);
-    this.#code = code;
-    if (manifest !== null) this.#claim(manifest);
+    this.#launch.inherit(code, manifest);
     this.#desired = standing.status === 'mounted' || standing.status === 'running' ? standing.status : 'stopped';
     if (standing.status !== 'mounted' && standing.status !== 'running') return this.record.transition(standing, cause);
     this.#expect();
-    await this.#turns.run(() => this.#attend(() => this.#revive(cause)));
+    await this.#turns.run(() => this.#attend(() => this.#revive(cause, true)));
+  }
+
+  /** What it lacked may be there now. */
+  wake(): void {
+    const { record } = this;
+    const waits = (): boolean => record.fault?.code === 'DEPENDENCY_MISSING' && record.is('failed', 'quarantined') && this.missing.length === 0;
+    if (!waits()) return;
+    void this.#turns.run(() => this.#attend(async () => {
+      if (!waits()) return; // an operator has come in between
+      this.#expect();
+      await this.#revive('what it needs is there', true);
+    }));
   }
 
   /** From any state without a worker to `mounted`, from fresh code. */
-  #load(cause: string): Promise<void> {
+  #load(cause: string, force: boolean): Promise<void> {
     return this.#step('PLUGIN_LOAD_FAILED', async () => {
-      this.#code = await this.#bundle();
-      await this.#boot(cause);
+      await this.#launch.renew(this.#entry);
+      await this.#launch.boot(this.#entry, cause, { patient: true, force });
     });
   }
 
   #start(cause: string): Promise<void> {
     this.gate.wait();
-    return this.#step('PLUGIN_START_FAILED', () => this.#run(cause));
+    return this.#step('PLUGIN_START_FAILED', () => this.#launch.run(cause));
   }
 
   /** When it fails no worker is left, and the operator hears why. */
@@ -132,47 +147,17 @@ export class Lifecycle {
     try {
       await work();
     } catch (thrown) {
-      const error = await this.#workers.discard(code, thrown);
+      const error = await this.#launch.discard(code, thrown);
       this.record.transition({ status: 'failed', fault: faultOf(error) }, error.message);
       this.gate.close();
       throw error;
     }
   }
 
-  async #boot(cause: string): Promise<void> {
-    const { record } = this;
-    // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
-    const { compartment, manifest } = await this.#context.boots.run(() => this.#workers.import(this.#code!));
-    this.#claim(manifest);
-    await this.#tables.prepare(this.#code!, manifest.grants, () => compartment.init());
-    record.transition({ status: 'initialized', generation: record.generation }, cause);
-    record.routes = await compartment.mount();
-    this.#context.mounts.set(this, record.mounts); // again: the documentation follows the table's version
-    record.transition({ status: 'mounted', generation: record.generation }, cause);
-  }
-
-  async #run(cause: string): Promise<void> {
-    await this.#workers.first!.start();
-    for (const status of ['started', 'running'] as const) this.record.transition({ status, generation: this.record.generation }, cause);
-    this.#workers.serve(this.#code!);
-  }
-
-  async #stop(cause: string, shut = () => this.gate.close()): Promise<void> {
+  #stop(cause: string, shut = () => this.gate.close()): Promise<void> {
     this.#restarts.cancel();
     shut();
-    const { record } = this;
-    if (this.#workers.first !== null && record.is('initialized', 'mounted', 'started', 'running')) {
-      record.transition({ status: 'stopping', generation: record.generation }, cause);
-      const failures = await this.#workers.stop();
-      record.transition({ status: 'stopped' }, [cause, ...new Set(failures.map(({ message }) => message))].join('; '));
-    } else if (record.is('failed', 'restarting', 'quarantined')) record.transition({ status: 'stopped' }, cause);
-  }
-
-  #forget(): void {
-    this.#context.mounts.set(this, []);
-    this.record.forgetCode();
-    this.#code = null;
-    if (!this.record.is('registered')) this.record.transition({ status: 'registered' }, 'unload');
+    return this.#launch.stop(cause);
   }
 
   #onDown(death: Death): void {
@@ -183,7 +168,7 @@ export class Lifecycle {
   /** Restart, or quarantine. */
   #afterSetback(fault: Fault, setback: Setback): void {
     this.record.transition({ status: 'failed', fault }, fault.message);
-    const verdict = isPermanent(fault) ? ({ action: 'quarantine', reason: 'no restart can mend it' } as const) : this.#restarts.judge(setback);
+    const verdict = isPermanent(fault) ? ({ action: 'quarantine', reason: fault.code === 'DEPENDENCY_MISSING' ? 'it waits for what it needs' : 'no restart can mend it' } as const) : this.#restarts.judge(setback);
     if (verdict.action === 'quarantine') {
       this.record.transition({ status: 'quarantined', fault: { code: fault.code, message: `${verdict.reason}: ${fault.message}` } }, verdict.reason);
       return this.gate.close();
@@ -197,7 +182,8 @@ export class Lifecycle {
     if (!this.record.is('restarting')) return; // an operator has come in between
     this.record.restarts += 1;
     this.#expect();
-    await this.#revive('restart');
+    // It has run already, and those that use it are better off with half of it.
+    await this.#revive('restart', false);
   }
 
   /** Requests wait for a plugin that is back soon, when they are to be served at all. */
@@ -213,13 +199,12 @@ export class Lifecycle {
   }
 
   /** To where the operator wanted it last. A failure is a setback like a death, unless its cause lies elsewhere and passes. */
-  async #revive(cause: string): Promise<void> {
+  async #revive(cause: string, patient: boolean): Promise<void> {
     try {
-      this.#code ??= await this.#bundle();
-      await this.#boot(cause);
-      if (this.#desired === 'running') await this.#run(cause);
+      await this.#launch.boot(this.#entry, cause, { patient, force: true });
+      if (this.#desired === 'running') await this.#launch.run(cause);
     } catch (thrown) {
-      const error = await this.#workers.discard('PLUGIN_START_FAILED', thrown);
+      const error = await this.#launch.discard('PLUGIN_START_FAILED', thrown);
       this.#afterSetback(faultOf(error), { at: Date.now(), excused: isExcuse(thrown) });
     }
   }
@@ -235,21 +220,6 @@ export class Lifecycle {
         this.#afterSetback({ code: 'PLUGIN_CRASHED', message: this.record.deaths.at(-1)?.cause ?? 'its worker ended' }, { at: Date.now(), excused: false });
       }
     }
-  }
-
-  /** Throws `PLUGIN_LOAD_FAILED` with what is wrong in the code. */
-  async #bundle(): Promise<Code> {
-    const { name, file, folder } = this.#entry;
-    const bundle = await this.#context.bundler.bundle(name, file).catch((error: unknown) => { throw stepError('PLUGIN_LOAD_FAILED', name, error); });
-    return { bundle, folder };
-  }
-
-  /** From here on the plugin answers under its mounts, if only with why it cannot. */
-  #claim(manifest: PluginManifest): void {
-    const taken = this.#context.mounts.taken(this, manifest.mounts);
-    if (taken !== undefined) throw this.#conflict(`the mount ${taken.prefix} belongs to plugin "${taken.owner.record.name}"`);
-    this.record.describe(manifest);
-    this.#context.mounts.set(this, manifest.mounts);
   }
 
   #conflict(reason: string): BulkheadError {

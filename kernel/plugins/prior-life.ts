@@ -9,7 +9,7 @@ export interface PriorLife {
   readonly name: string;
   /** What it is brought back to. */
   readonly standing: Standing;
-  /** Number of its newest generation; the next kernel counts on from there. 0 when it has never had one. */
+  /** The last number that was given to a generation; the next kernel counts on from there. 0 when it has never had one. */
   readonly generation: number;
   readonly restarts: number;
   readonly deaths: readonly Death[];
@@ -29,7 +29,7 @@ export function firstLife(name: string): PriorLife {
 
 /** What the next kernel must know, or null when there is nothing to bring back. A fault outweighs what the operator wanted. */
 export function priorOf(record: PluginRecord, wanted: 'mounted' | 'running' | 'stopped', code: Code | null): PriorLife | null {
-  const { state, name, generation, restarts, deaths, manifest, routes } = record;
+  const { state, name, lastNumber: generation, restarts, deaths, manifest, routes } = record;
   if (state.status === 'registered') return null;
   const standing = state.status === 'failed' || state.status === 'quarantined' ? state : { status: wanted };
   return { name, standing, generation, restarts, deaths, code, manifest, routes };

@@ -20,8 +20,10 @@ export class PluginRecord {
   routes: readonly RouteDescription[] = [];
   /** Generations that the supervisor began after a death. */
   restarts = 0;
-  /** Number of the newest generation; 0 before the first. */
+  /** Number of the newest generation that has come into service; 0 before the first. */
   generation = 0;
+  /** The last number that was given to a generation. */
+  #numbers = 0;
   readonly #log: Logger;
   readonly #onTransition: OnTransition;
   #state: PluginState = { status: 'registered' };
@@ -51,6 +53,15 @@ export class PluginRecord {
     return this.manifest?.threads ?? 1;
   }
 
+  /** For a generation to come. */
+  takeNumber(): number {
+    return (this.#numbers += 1);
+  }
+
+  get lastNumber(): number {
+    return this.#numbers;
+  }
+
   describe(manifest: PluginManifest): void {
     this.manifest = manifest;
     this.mounts = manifest.mounts;
@@ -72,7 +83,7 @@ export class PluginRecord {
     const from = this.#state.status;
     if (!TRANSITIONS[from].includes(to.status)) throw new Error(`plugin ${this.name} cannot go from ${from} to ${to.status} (${cause})`);
     const at = Date.now();
-    const transition: Transition = { plugin: this.name, from, to: to.status, generation: this.generation, cause, at, ms: at - this.#since };
+    const transition: Transition = { plugin: this.name, from, to: to.status, generation: 'generation' in to ? to.generation : this.generation, cause, at, ms: at - this.#since };
     this.#state = to;
     this.#since = at;
     remember(this.transitions, transition);
@@ -88,6 +99,7 @@ export class PluginRecord {
   /** Takes over what the kernel before knew of it. */
   inherit({ generation, restarts, deaths, routes }: PriorLife): void {
     this.generation = generation;
+    this.#numbers = generation;
     this.restarts = restarts;
     this.deaths.push(...deaths);
     this.routes = routes;

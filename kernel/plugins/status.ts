@@ -7,6 +7,8 @@ import type { Compartment } from './compartment.js';
 import type { PluginRecord, PluginSummary } from './record.js';
 
 export interface PluginDetails extends PluginSummary {
+  /** Services that it requires and makes do without, while it runs. */
+  readonly degraded: readonly string[];
   /** Workers that it shall have while it runs. */
   readonly threads: number;
   /** Those that it has now; fewer while some are on their way. */
@@ -36,11 +38,12 @@ export interface PluginDetails extends PluginSummary {
   readonly restartAt: number | null;
 }
 
-export function statusOf(record: PluginRecord, compartments: readonly Compartment[], waiting: number): PluginDetails {
+export function statusOf(record: PluginRecord, compartments: readonly Compartment[], waiting: number, missing: readonly string[]): PluginDetails {
   const { state } = record;
   const sum = (count: (dispatcher: Dispatcher) => number): number => compartments.reduce((all, { dispatcher }) => all + (dispatcher === null ? 0 : count(dispatcher)), 0);
   return {
     ...record.summary(),
+    degraded: record.is('running') ? missing : [],
     threads: record.threads,
     workers: compartments.map(({ number, generation, dispatcher, unresponsive, leases }) => ({
       generation: number,

@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import { PARALLEL_BOOTS_MAX } from '../../protocol/limits.js';
 import { pluginNameProblem } from '../../protocol/plugin.js';
+import { Dependencies } from '../services/dependencies.js';
 import { Berths } from './berths.js';
 import { Bundler } from './bundler.js';
 import { takeCensus, type Census } from './census.js';
@@ -37,6 +38,7 @@ export interface SupervisorOptions {
 export class Supervisor {
   readonly mounts = new Mounts<Lifecycle>();
   readonly #lives = new Map<string, Lifecycle>();
+  readonly #dependencies: Dependencies;
   readonly #catalog: Catalog;
   readonly #bundler: Bundler;
   readonly #berths: Berths;
@@ -56,6 +58,7 @@ export class Supervisor {
     this.#options = options;
     this.whenBooted = new Promise((resolve) => (this.#haveBooted = resolve));
     this.#log = options.ship.log;
+    this.#dependencies = new Dependencies(options.ship.services);
     this.#catalog = new Catalog(options.pluginsDirs);
     this.#bundler = new Bundler(join(options.workDir, 'bundles'));
     this.#berths = new Berths(join(options.workDir, 'berths'));
@@ -77,6 +80,11 @@ export class Supervisor {
     return [...this.#lives.values()];
   }
 
+  /** Plugins that run without all that they require. */
+  get degraded(): { readonly plugin: string; readonly missing: readonly string[] }[] {
+    return this.lives.flatMap(({ record, missing }) => (record.is('running') && missing.length > 0 ? [{ plugin: record.name, missing }] : []));
+  }
+
   /** What all plugins together hold in the kernel. */
   census(): Census {
     return takeCensus(this.#options.ship, this.lives, this.#standby, this.#berths);
@@ -93,17 +101,17 @@ export class Supervisor {
   async details(name: string): Promise<PluginDetails> {
     await this.#check(name);
     const life = this.#lives.get(name);
-    return life === undefined ? statusOf(this.#newRecord(name), [], 0) : life.status;
+    return life === undefined ? statusOf(this.#newRecord(name), [], 0, []) : life.status;
   }
 
-  /** Carries out an operator's verb and returns the resulting state. Throws what the error table says. */
-  async perform(verb: Verb, name: string): Promise<PluginDetails> {
+  /** Carries out an operator's verb, with `force` even if it breaks other plugins, and returns the resulting state. Throws what the error table says. */
+  async perform(verb: Verb, name: string, force = false): Promise<PluginDetails> {
     await this.#check(name);
     if (this.#stopping) throw new BulkheadError('KERNEL_STOPPING', {});
     // No await between here and the verb: a life that is not busy may be forgotten.
     const life = this.#lives.get(name) ?? this.#newLife(name);
     try {
-      await life.perform(verb, this.#catalog.get(name));
+      await life.perform(verb, this.#catalog.get(name), force);
       return life.status;
     } finally {
       // Its place may be another's by now.
@@ -123,17 +131,20 @@ export class Supervisor {
 
   /** Brings these to where they were, or shall be first; resolves when each is there or has failed once, which leaves the others alone. */
   async boot(priors: readonly PriorLife[]): Promise<void> {
+    for (const { name } of priors) this.#dependencies.announce(name);
     await Promise.all([this.#catalog.scan(), this.#berths.clear()]);
-    await Promise.all(priors.map(async (prior) => {
-      const { name } = prior;
-      if (this.#catalog.get(name) === undefined) return this.#log.error({ plugin: name }, new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names }).message);
-      // An operator may have been faster.
-      if (this.#lives.has(name)) return;
-      await this.#newLife(name).resume(prior).catch((error: unknown) => this.#log.error({ plugin: name, err: toPlainError(error) }, 'cannot be brought back'));
-    }));
+    await Promise.all(priors.map((prior) => this.#resume(prior).finally(() => this.#dependencies.arrived(prior.name))));
     this.#booted = true;
     this.#haveBooted();
     this.#standby.open();
+  }
+
+  async #resume(prior: PriorLife): Promise<void> {
+    const { name } = prior;
+    if (this.#catalog.get(name) === undefined) return this.#log.error({ plugin: name }, new BulkheadError('PLUGIN_UNKNOWN', { name, known: this.#catalog.names }).message);
+    // An operator may have been faster.
+    if (this.#lives.has(name)) return;
+    await this.#newLife(name).resume(prior).catch((error: unknown) => this.#log.error({ plugin: name, err: toPlainError(error) }, 'cannot be brought back'));
   }
 
   /** What the next kernel must know of a plugin to bring it back as it is; null when it is not loaded. */
@@ -141,12 +152,11 @@ export class Supervisor {
     return this.#lives.get(name)?.prior ?? null;
   }
 
-  /** Refuses new verbs, then drains and stops every plugin: those first whose services no other uses any more. */
+  /** Refuses new verbs, then drains and stops every plugin: those first whose services no other needs any more. */
   async shutdown(): Promise<void> {
     this.#stopping = true;
-    const { services } = this.#options.ship;
     for (let left = this.lives; left.length > 0;) {
-      const unused = left.filter(({ record: { name } }) => !left.some(({ record }) => record.name !== name && services.uses(record.name, name)));
+      const unused = left.filter(({ record: { name } }) => !left.some(({ record }) => record.name !== name && this.#dependencies.dependsOn(record.name, name)));
       // In a circle nobody is first.
       const next = unused.length > 0 ? unused : left;
       await Promise.all(next.map((life) => life.perform('stop', undefined).catch((error: unknown) => {
@@ -177,6 +187,8 @@ export class Supervisor {
       berths: this.#berths,
       standby: this.#standby,
       mounts: this.mounts,
+      dependencies: this.#dependencies,
+      running: () => this.lives.filter(({ record }) => record.is('running')).map(({ record }) => record.name),
       boots: this.#boots,
       furtherBoots: this.#furtherBoots,
       changed: (plugin) => this.#options.onChange?.(plugin),
@@ -190,6 +202,9 @@ export class Supervisor {
   #newRecord(name: string): PluginRecord {
     return new PluginRecord(name, this.#log, (transition) => {
       for (const listener of this.#listeners) listener(transition);
+      this.#dependencies.changed();
+      // Not before its services are there.
+      if (transition.to === 'running') queueMicrotask(() => { for (const life of this.lives) life.wake(); });
     });
   }
 }

@@ -14,6 +14,11 @@ import type { PluginRecord } from './record.js';
 import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
 
+interface Prepared {
+  readonly compartment: Compartment;
+  readonly manifest: PluginManifest;
+}
+
 /** The time in which the first worker serves, or another that has taken its place. */
 interface Watch {
   readonly code: Code;
@@ -36,6 +41,8 @@ export class Workers {
   readonly #commission: Commission;
   readonly #restarts: Restarts;
   #first: Compartment | null = null;
+  /** Has its code, and waits to be the first. */
+  #next: Prepared | null = null;
   /** Beside the first: those that serve, and those that are on their way to. */
   readonly #serving = new Set<Compartment>();
   readonly #coming = new Set<Compartment>();
@@ -67,14 +74,52 @@ export class Workers {
     return this.#mustered;
   }
 
-  /** Gives the code to the first worker, which must not be there. */
-  import(code: Code): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
-    return this.#commission.import(code, true, (compartment) => { this.#first = compartment; });
+  /** Whether there is a worker that waits to be the first. */
+  get prepared(): boolean {
+    return this.#next?.compartment.generation.alive === true;
+  }
+
+  /** Gives the code to a worker that shall be the first after this one. */
+  async prepare(code: Code): Promise<PluginManifest> {
+    let opened: Compartment | null = null;
+    try {
+      this.#next = await this.#commission.import(code, false, (compartment) => { opened = compartment; });
+      return this.#next.manifest;
+    } catch (thrown) {
+      (opened as Compartment | null)?.generation.kill('failed', (thrown as Error).message);
+      throw thrown;
+    }
+  }
+
+  /** The one that was prepared is not wanted. Returns the error that says why. */
+  discardNext(code: StepCode, thrown: unknown): BulkheadError {
+    const error = stepError(code, this.#record.name, thrown);
+    this.#next?.compartment.generation.kill('stopped', error.message);
+    this.#next = null;
+    return error;
+  }
+
+  /** Gives the code to the first worker, which must not be there, unless one has it already. */
+  async import(code: Code): Promise<Prepared> {
+    const next = this.prepared ? this.#next! : await this.#commission.import(code, true, (compartment) => this.#appoint(compartment));
+    this.#next = null;
+    this.#appoint(next.compartment);
+    return next;
+  }
+
+  #appoint(compartment: Compartment): void {
+    this.#first = compartment;
+    this.#enter(compartment);
+  }
+
+  #enter({ number }: Compartment): void {
+    this.#record.generation = Math.max(this.#record.generation, number);
   }
 
   /** The first has started and takes requests; the others follow, each with all hooks of its own. */
   serve(code: Code): void {
     this.#watch = { code, further: Math.min(this.#record.threads, THREADS_MAX) - 1, expected: 0, dueAt: null };
+    this.#first!.offer();
     this.#gate.open(this.#first!.dispatcher!);
     this.#mustered = this.#muster(this.#watch);
   }
@@ -137,7 +182,7 @@ export class Workers {
         if (watch !== this.#watch) throw new Error(OVER);
         return this.#commission.import(watch.code, false, (opened) => {
           this.#coming.add(own = opened);
-          opened.hide();
+          this.#enter(opened);
           if (watch !== this.#watch) opened.generation.kill('stopped', OVER);
         });
       }));
@@ -148,7 +193,7 @@ export class Workers {
       watch.expected -= 1;
       this.#coming.delete(compartment);
       this.#serving.add(compartment);
-      compartment.show();
+      compartment.offer();
       this.#gate.open(compartment.dispatcher!);
       this.#context.changed(this.#record.name);
       this.#log.info({ generation: compartment.number, workers: this.#serving.size + 1, threads: watch.further + 1 }, 'a further worker serves');

@@ -7,7 +7,8 @@ export default definePlugin({
   name: 'analytics',
   version: '1.0.0',
   description: 'Figures about the stored data',
-  async routes(app, { db }) {
-    registerRoutes(app, new AnalyticsService(db));
+  optional: ['items.count'],
+  async routes(app, { db, services }) {
+    registerRoutes(app, new AnalyticsService(db, services));
   },
 });

@@ -1,5 +1,6 @@
 // CRUD on items, in the layout that every larger plugin has.
-import { definePlugin } from 'bulkhead/protocol';
+import { Type } from '@sinclair/typebox';
+import { definePlugin, method } from 'bulkhead/protocol';
 import { ItemsCrud } from './crud.js';
 import { registerRoutes } from './routes.js';
 import { ItemsService } from './services.js';
@@ -14,9 +15,12 @@ export default definePlugin({
   // Nearly every request is one query: the more of them are under way, the less each costs.
   limits: { connections: 10 },
   grants: [{ to: 'analytics', tables: ['items'], privileges: ['select'] }],
-  init({ db, services }) {
+  services({ db }) {
     items = new ItemsService(new ItemsCrud(db));
-    services.provide('items.service', items);
+    return {
+      'items.service': items,
+      'items.count': method({ args: [], result: Type.Integer({ minimum: 0 }), idempotent: true }, () => items.count()),
+    };
   },
   async routes(app) {
     registerRoutes(app, items);

@@ -6,6 +6,8 @@ import { itemNotFound } from './utils.js';
 declare module 'bulkhead/protocol' {
   interface ServiceMap {
     'items.service': ItemsService;
+    /** Items stored at this moment. */
+    'items.count': () => Promise<number>;
   }
 }
 

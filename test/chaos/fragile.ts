@@ -34,20 +34,24 @@ const COMMIT: Readonly<Record<Fault, () => void>> = {
 
 const forever = new Promise<never>(() => {});
 
+declare module 'bulkhead/protocol' {
+  interface ServiceMap { 'fragile.echo': { echo(text: string): string } }
+}
+
 /** The byte that a download has at this place. */
 export const byteAt = (place: number): number => place % 251;
 
 export function fragile({ name, peer, heapMb }: FragileOptions): PluginDefinition {
+  const peerEcho = `${peer}.echo` as 'fragile.echo';
   return definePlugin({
     name,
     version: '1.0.0',
     // Little memory besides the heap, so that hoarded Buffers do not take the machine along.
     limits: { heapMb, memoryMb: heapMb + 96 },
-    init({ services }) {
-      services.provide(`${name}.echo`, { echo: (text: string) => text });
-    },
+    optional: [peerEcho],
+    services: { [`${name}.echo`]: { echo: (text: string) => text } },
     routes(app, { db, services }) {
-      const others = services.get(`${peer}.echo`);
+      const others = services.get(peerEcho);
       app.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
 
       app.get<{ Params: { key: string } }>('/echo/:key', async ({ params }) => ({ key: params.key }));
@@ -55,7 +59,7 @@ export function fragile({ name, peer, heapMb }: FragileOptions): PluginDefinitio
         await sleep(Number(query.ms));
         return { key: params.key };
       });
-      app.get<{ Params: { key: string } }>('/relay/:key', async ({ params }) => ({ key: await others.echo!(params.key) as string }));
+      app.get<{ Params: { key: string } }>('/relay/:key', async ({ params }) => ({ key: await others.echo(params.key) }));
 
       app.post<{ Params: { key: string }; Querystring: { ms: string } }>('/rows/:key', async ({ params, query }, reply) => {
         await db.query('INSERT INTO chaos_rows (plugin, key) VALUES ($1, $2)', [name, params.key]);

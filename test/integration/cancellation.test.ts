@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import t from 'tap';
 import { LEASE_IDLE_MS } from '../../protocol/database-limits.js';
-import { SERVICE_CALL_TIMEOUT_MS } from '../../protocol/limits.js';
+import { SERVICE_CALL_TIMEOUT_MS } from '../../protocol/service-limits.js';
 import { eventually, FIXTURES, startTestKernel, type TestKernel } from '../helpers/kernel.js';
 
 interface Outcome { readonly name?: string; readonly code?: string; readonly message?: string; readonly done?: boolean; readonly at: number }

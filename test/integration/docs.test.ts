@@ -103,7 +103,7 @@ t.test('documentation', async (t) => {
       'post /plugins/load/{name}', 'post /plugins/restart/{name}', 'post /plugins/start/{name}', 'post /plugins/stop/{name}', 'post /plugins/unload/{name}',
     ]);
     t.match(document['paths']['/health'].get.responses, { 200: { content: { 'application/json': { schema: { properties: { status: {}, database: {} } } } } }, 503: {} });
-    t.match(document['paths']['/plugins/load/{name}'].post.parameters, [{ name: 'name', in: 'path', required: true }]);
+    t.match(document['paths']['/plugins/load/{name}'].post.parameters.sort((one: Json, other: Json) => (one['name'] as string).localeCompare(other['name'] as string)), [{ name: 'force', in: 'query', required: false }, { name: 'name', in: 'path', required: true }]);
     t.strictSame((document['tags'] as Json[]).map(({ name }) => name).sort(), ['analytics', 'hello', 'items', 'kernel']);
     t.notMatch(JSON.stringify(document), /"\/\*"|\/docs\/static/, 'the gateway and the page\'s files are nobody\'s business');
   });

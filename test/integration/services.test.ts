@@ -44,8 +44,10 @@ t.test('services', async (t) => {
 
   t.test('an unknown service is told at the first call', async (t) => {
     t.match(await call('nobody.knows'), { code: 'SERVICE_UNKNOWN', statusCode: 500, message: /"nobody\.knows"/ });
-    await kernel.writePlugin('newcomer', "export default { name: 'newcomer', version: '1.0.0', init({ services }) { services.provide('nobody.knows', () => 'now it is known'); } };");
+    await kernel.writePlugin('newcomer', "export default { name: 'newcomer', version: '1.0.0', services: { 'nobody.knows': () => 'now it is known' } };");
     await kernel.verb('load', 'newcomer');
+    t.match(await call('nobody.knows'), { code: 'SERVICE_UNAVAILABLE' }, 'is there but down while its plugin is only loaded');
+    await kernel.verb('start', 'newcomer');
     t.strictSame(await call('nobody.knows'), { value: 'now it is known' }, 'and works as soon as somebody provides it');
   });
 
@@ -85,27 +87,21 @@ t.test('services', async (t) => {
     t.strictSame(await call('provider.various', 'echo', 'again'), { value: ['again'] });
   });
 
-  t.test('a plugin that provides the name of another fails, at whatever step it does, and says of whom', async (t) => {
-    for (const step of ['init', 'routes', 'start']) {
-      const name = `pirate-${step}`;
-      const provide = `services.provide('provider.double', () => 'arr');`;
-      const body = step === 'routes' ? `routes(app, { services }) { ${provide} }` : `${step}({ services }) { ${provide} }`;
-      await kernel.writePlugin(name, `export default { name: '${name}', version: '1.0.0', ${body} };`);
-      let answer = await kernel.verb('load', name);
-      if (step === 'start') answer = await kernel.verb('start', name);
-      t.equal(answer.status, 422, `in ${step}`);
-      t.match(answer.json.message, /service "provider\.double" is provided by plugin "provider" already/);
-      t.equal((await kernel.status(name)).status, 'failed', 'and it is not tried again');
-    }
+  t.test('a plugin that provides the name of another is refused, and hears of whom', async (t) => {
+    await kernel.writePlugin('pirate', "export default { name: 'pirate', version: '1.0.0', services: { 'provider.double': () => 'arr' } };");
+    const answer = await kernel.verb('load', 'pirate');
+    t.match([answer.status, answer.json.message], [409, /service "provider\.double" is provided by plugin "provider" already/]);
+    t.equal((await kernel.status('pirate')).status, 'failed', 'and it is not tried again');
     t.strictSame(await call('provider.double', undefined, 5), { value: 10 }, 'the owner keeps it');
   });
 
-  t.test('a plugin that provides one name twice hears of it', async (t) => {
-    await kernel.writePlugin('stutter', "export default { name: 'stutter', version: '1.0.0', init({ services }) { services.provide('s.s', () => 1); services.provide('s.s', () => 2); } };");
+  t.test('what is no service is refused, all problems at once', async (t) => {
+    await kernel.writePlugin('stutter', "export default { name: 'stutter', version: '1.0.0', requires: 'a', optional: [5], services: { '': () => 1, 'kernel.clock': () => 1, 's.text': 'text', 's.empty': {}, ['x'.repeat(129)]: () => 1 } };");
     const answer = await kernel.verb('load', 'stutter');
-    t.ok(answer.status >= 400, `the load answers ${answer.status}`);
-    t.match(answer.json.message, /provides the service "s\.s" already/);
-    t.match(await call('s.s'), { code: /^SERVICE_(UNAVAILABLE|UNKNOWN)$/ }, 'and the failed plugin provides nothing');
+    t.equal(answer.status, 422);
+    for (const problem of [/`requires` must be an array/, /`optional` has 5 where/, /names with kernel\. are the kernel's own/, /"s\.text" must be a function or an object/, /"s\.empty" has no methods/, /has the name ""/, /1 to 128 characters/]) t.match(answer.json.message, problem);
+    await kernel.writePlugin('stammer', "export default { name: 'stammer', version: '1.0.0', services: () => 5 };");
+    t.match((await kernel.verb('load', 'stammer')).json.message, /`services` must be an object/, 'also what a function returns');
   });
 });
 
@@ -199,7 +195,8 @@ t.test('when the kernel stops, a plugin ends before those whose services it uses
     const ask = async () => ('${uses}' === '' ? [] : context.services.get('${uses}.chain')());
     export default {
       name: '${name}', version: '1.0.0',
-      init(ctx) { context = ctx; ctx.services.provide('${name}.chain', async () => ['${name}', ...await ask()]); },
+      optional: '${uses}' === '' ? [] : ['${uses}.chain'],
+      services(ctx) { context = ctx; return { '${name}.chain': async () => ['${name}', ...await ask()] }; },
       routes(app) { app.get('/', ask); },
       async stop() { await new Promise((resolve) => setTimeout(resolve, 100)); context.log.info({ chain: await ask() }, 'goodbye'); },
     };`;

@@ -15,9 +15,9 @@ const held = [];
 export default {
   name: 'many', version: '1.0.0', threads: 3,
   limits: { concurrency: 4, queue: 2, hangTimeoutMs: 400 },
+  services: { 'many.who': { thread: () => threadId } },
   async init(ctx) {
     await ctx.db.query('CREATE TABLE IF NOT EXISTS many (thread int)');
-    ctx.services.provide('many.who', { thread: () => threadId });
     ctx.events.subscribe('many.hail', () => { heard += 1; });
     ctx.events.subscribe('many.release', () => { for (const resolve of held.splice(0)) resolve(); });
   },
@@ -41,7 +41,7 @@ export default {
   },
 };`;
 const ASKS = `
-export default { name: 'asks', version: '1.0.0', routes(app, ctx) {
+export default { name: 'asks', version: '1.0.0', optional: ['many.who'], routes(app, ctx) {
   app.get('/', async () => ({ thread: await ctx.services.get('many.who').thread() }));
   app.post('/release', async () => { ctx.events.publish('many.release', 1); return {}; });
 } };`;

@@ -11,8 +11,8 @@ const ABREAST = 2;
 const plain = (name: string): string => `
   export default {
     name: '${name}', version: '1.0.0',
-    init({ services, events }) {
-      services.provide('${name}.echo', (value) => value);
+    services: { '${name}.echo': (value) => value },
+    init({ events }) {
       events.subscribe('${name}.ping', () => {});
     },
     routes(app) {

@@ -66,8 +66,9 @@ t.test('an idle plugin weighs a small multiple of a bare worker thread', async (
 const versatile = `
   export default {
     name: 'versatile', version: '1.0.0',
-    init({ services, events, log }) {
-      services.provide('versatile.echo', (value) => value);
+    optional: ['versatile.echo'],
+    services: { 'versatile.echo': (value) => value },
+    init({ events, log }) {
       events.subscribe('versatile.ping', () => log.debug('pinged'));
     },
     routes(app, { db, services, events }) {

@@ -6,6 +6,7 @@ import { BulkheadError, ERRORS, toPlainError, type ErrorCode } from '../../proto
 import * as databaseLimits from '../../protocol/database-limits.js';
 import * as guardianLimits from '../../protocol/guardian-limits.js';
 import * as generalLimits from '../../protocol/limits.js';
+import * as serviceLimits from '../../protocol/service-limits.js';
 import { ROOT } from '../helpers/kernel.js';
 
 interface SourceLine { readonly path: string; readonly line: number; readonly text: string }
@@ -84,7 +85,7 @@ t.test('the environment is read in one file', async (t) => {
 });
 
 t.test('every number of the limits is in bounds and has its unit in its name', async (t) => {
-  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...guardianLimits })) {
+  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...guardianLimits, ...serviceLimits })) {
     if (typeof value === 'number') {
       t.ok(Number.isSafeInteger(value) && value > 0, `${name} is a positive whole number`);
       t.match(name, /_(MS|BYTES|MB|FRAMES|MESSAGES|ENTRIES|CHARACTERS|MAX|PENDING|QUARANTINE|PERCENT|MIN)$/, `${name} says what it counts`);
@@ -96,13 +97,13 @@ t.test('every error of the design has its status and a message that says what to
   const table: Readonly<Record<string, number>> = {
     PLUGIN_UNKNOWN: 404, PLUGIN_NAME_INVALID: 400, PLUGIN_NOT_RUNNING: 503, PLUGIN_QUARANTINED: 503, PLUGIN_CRASHED: 502, PLUGIN_UNRESPONSIVE: 504,
     PLUGIN_OVERLOADED: 503, PLUGIN_TIMEOUT: 504, PLUGIN_LOAD_FAILED: 422, PLUGIN_START_FAILED: 422, PLUGIN_CONFLICT: 409, SERVICE_UNKNOWN: 500,
-    SERVICE_UNAVAILABLE: 503, SERVICE_FORBIDDEN: 500, DATABASE_UNAVAILABLE: 503, DATABASE_BUSY: 503, DATABASE_SETUP_FAILED: 500, PLUGIN_MIGRATION_FAILED: 422, PAYLOAD_TOO_LARGE: 413, OPERATOR_UNAUTHORIZED: 401, OPERATOR_FORBIDDEN: 403, KERNEL_STOPPING: 503,
+    SERVICE_UNAVAILABLE: 503, SERVICE_FORBIDDEN: 500, DEPENDENCY_MISSING: 409, DEPENDENCY_CYCLE: 409, DATABASE_UNAVAILABLE: 503, DATABASE_BUSY: 503, DATABASE_SETUP_FAILED: 500, PLUGIN_MIGRATION_FAILED: 422, PAYLOAD_TOO_LARGE: 413, OPERATOR_UNAUTHORIZED: 401, OPERATOR_FORBIDDEN: 403, KERNEL_STOPPING: 503,
   };
   for (const [code, status] of Object.entries(table)) t.equal(ERRORS[code as ErrorCode]?.status, status, `${code} is ${status}`);
 
   const everything = {
     name: 'shop', known: ['a'], reason: 'why', status: 'stopped', silentMs: 1, concurrency: 1, queue: 1, timeoutMs: 1, method: 'GET', url: '/x', allowed: 'POST',
-    service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, perSecond: 1, refusedMs: 1_000, problems: ['p'], migration: '0001-a.sql',
+    service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, perSecond: 1, refusedMs: 1_000, problems: ['p'], migration: '0001-a.sql', services: ['s'], path: ['a', 'b'],
   };
   for (const code of Object.keys(ERRORS) as ErrorCode[]) {
     const error = new BulkheadError(code, everything as never);

@@ -5,7 +5,7 @@ import t from 'tap';
 import { GivenUpError, isGivenUp, Task, Tasks } from '../../kernel/host/task.js';
 
 t.test('a cancelled task gives up what is going on, once, and nothing else', async (t) => {
-  const task = new Task();
+  const task = new Task(Infinity);
   const errors: Error[] = [];
   task.onCancel((error) => errors.push(error));
   const takeBack = task.onCancel(() => t.fail('this was over before'));
@@ -23,17 +23,17 @@ t.test('a cancelled task gives up what is going on, once, and nothing else', asy
 t.test('there are no tasks before there is anything to give up', async (t) => {
   const tasks = new Tasks();
   const callback = (): void => {};
-  t.equal(tasks.begin(), null);
+  t.equal(tasks.begin(1_000), null);
   t.equal(tasks.bind(callback), callback, 'and nothing is wrapped');
   t.equal(tasks.run(null, (a: number, b: number) => a + b, 1, 2), 3);
   tasks.track();
-  t.ok(tasks.begin() instanceof Task);
+  t.ok(tasks.begin(1_000) instanceof Task);
 });
 
 t.test('a task is that of who asks', async (t) => {
   const tasks = new Tasks();
   tasks.track();
-  const [one, other] = [tasks.begin()!, tasks.begin()!];
+  const [one, other] = [tasks.begin(1_000)!, tasks.begin(1_000)!];
   const outside = new AsyncResource('shared by all');
   let call = (): void => {};
   await Promise.all([

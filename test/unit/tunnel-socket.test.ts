@@ -7,7 +7,7 @@ import { BODY_INLINE_MAX_BYTES, STREAM_WINDOW_BYTES } from '../../protocol/limit
 
 const FRAME: UpgradeFrame = {
   kind: 'upgrade', id: 7, method: 'GET', url: '/', originalUrl: '/', mount: '', httpVersion: '1.1', headers: [], body: new Uint8Array(), streams: true,
-  requestId: 'id', remoteAddress: '::1', remotePort: 1, encrypted: false,
+  requestId: 'id', remoteAddress: '::1', remotePort: 1, encrypted: false, remainingMs: Infinity,
 };
 
 /** A socket whose frames go nowhere but into `sent`. */
