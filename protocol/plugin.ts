@@ -6,7 +6,8 @@ import type { Pool } from 'pg';
 import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, THREADS_MAX, type PluginLimits } from './limits.js';
 import { grantProblems, type Grant } from './grants.js';
 import { permissionProblems, type Permission } from './permissions.js';
-import type { Events, Services } from './services.js';
+import type { Events } from './events.js';
+import type { Services } from './services.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
 export type PluginApp = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;

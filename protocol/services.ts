@@ -1,4 +1,4 @@
-// Services and events between plugins, as a plugin sees them. Must not know how calls and events travel.
+// Services between plugins, as a plugin sees them. Must not know how calls travel.
 
 /**
  * The services there are, by name. A plugin that provides one declares it, so that consumers are typed:
@@ -8,10 +8,6 @@
  */
 // eslint-disable-next-line @typescript-eslint/no-empty-object-type
 export interface ServiceMap {}
-
-/** The topics there are, by name, with the type of their payload; extended like `ServiceMap`. */
-// eslint-disable-next-line @typescript-eslint/no-empty-object-type
-export interface EventMap {}
 
 type AnyFunction = (...args: never[]) => unknown;
 type RemoteFunction<F> = F extends (...args: infer A) => infer R ? (...args: A) => Promise<Awaited<R>> : never;
@@ -24,7 +20,6 @@ export type Remote<T> = T extends AnyFunction
 type ServiceOf<N extends string> = N extends keyof ServiceMap ? ServiceMap[N] : Record<string, (...args: any[]) => any>;
 /** A service without a declared type may be any object or function. */
 type Offered<N extends string> = N extends keyof ServiceMap ? ServiceMap[N] : object;
-type PayloadOf<T extends string> = T extends keyof EventMap ? EventMap[T] : unknown;
 
 export interface Services {
   /**
@@ -39,14 +34,4 @@ export interface Services {
    * the provider, statements and further calls, is given up in the same way.
    */
   get<N extends string>(name: N): Remote<ServiceOf<N>>;
-}
-
-export interface Events {
-  /**
-   * Sends a payload (a structured clone, at most EVENT_PAYLOAD_MAX_BYTES) to all present subscribers, at most once each.
-   * Throws `EVENT_TOO_LARGE`, and `EVENTS_TOO_MANY` above EVENTS_PER_SECOND_MAX.
-   */
-  publish<T extends string>(topic: T, payload: PayloadOf<T>): void;
-  /** Calls the handler for each event of this exact topic; what it throws is logged. Returns the way to end it. */
-  subscribe<T extends string>(topic: T, handler: (payload: PayloadOf<T>, publisher: string) => void | Promise<void>): () => void;
 }

@@ -6,7 +6,7 @@ import { ownedBytes } from '../../protocol/flow.js';
 import type { EventFrame, HostToKernelFrame } from '../../protocol/frames.js';
 import { EVENT_PAYLOAD_MAX_BYTES } from '../../protocol/limits.js';
 import { Rate } from '../../protocol/rate.js';
-import type { Events } from '../../protocol/services.js';
+import type { Events } from '../../protocol/events.js';
 
 type Handler = (payload: never, publisher: string) => void | Promise<void>;
 
