@@ -1,7 +1,9 @@
 // The public surface: all that a plugin may import. Everything else in this folder is between kernel and host.
 export { definePlugin } from './plugin.js';
 export type { PluginApp, PluginContext, PluginDefinition } from './plugin.js';
-export type { EventMap, Events } from './events.js';
+export type { DurableEventInfo, DurableSubscribeOptions, EventInfo, EventMap, Events, PublishOptions } from './events.js';
+export type { TopicDeclaration } from './topics.js';
+export type { PluginStatus, Transition } from './lifecycle.js';
 export type { Remote, ServiceMap, Services } from './services.js';
 export type { PluginLimits } from './limits.js';
 export type { Permission } from './permissions.js';

@@ -8,6 +8,7 @@ import { grantProblems, type Grant } from './grants.js';
 import { permissionProblems, type Permission } from './permissions.js';
 import type { Events } from './events.js';
 import type { Services } from './services.js';
+import { topicsProblems, type TopicDeclaration } from './topics.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
 export type PluginApp = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;
@@ -55,6 +56,8 @@ export interface PluginDefinition {
   readonly permissions?: readonly Permission[];
   /** What other plugins may do with its tables. They find them in its schema: `SELECT ... FROM plugin_items.items`. */
   readonly grants?: readonly Grant[];
+  /** Topics that it publishes, as far as there is something to say of them: `{ 'order.placed': { durable: true } }`. */
+  readonly topics?: Readonly<Record<string, TopicDeclaration>>;
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -80,6 +83,7 @@ export interface PluginManifest {
   readonly threads: number;
   readonly permissions: readonly string[];
   readonly grants: readonly Grant[];
+  readonly topics: Readonly<Record<string, TopicDeclaration>>;
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -93,7 +97,7 @@ export interface RouteDescription {
 
 /** Words that follow `/plugins/` in the operator's own routes, and names with a meaning to JavaScript. */
 const RESERVED_NAMES: ReadonlySet<string> = new Set([
-  'load', 'start', 'stop', 'unload', 'restart', 'reload', 'status', 'events', 'audit', 'profile', 'heap', 'log', 'kernel', 'constructor', 'prototype',
+  'load', 'start', 'stop', 'unload', 'restart', 'reload', 'status', 'events', 'dead-letters', 'audit', 'profile', 'heap', 'log', 'kernel', 'constructor', 'prototype',
 ]);
 
 /** First segments of the kernel's own paths; no plugin can mount there. */
@@ -138,7 +142,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [] } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], topics = {} } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -149,6 +153,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   if (!isThreads(threads)) problems.push(`\`threads\` must be a whole number from 1 to ${THREADS_MAX}`);
   problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem));
+  problems.push(...topicsProblems(topics));
   if (problems.length > 0) return { problems };
 
   return {
@@ -161,6 +166,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       threads: threads as number,
       permissions: permissions as string[],
       grants: grants as Grant[],
+      topics: topics as Readonly<Record<string, TopicDeclaration>>,
     },
   };
 }

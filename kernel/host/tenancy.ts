@@ -31,7 +31,7 @@ export function createTenancy(exported: unknown, order: HostOrder, log: Logger, 
   const stopping = new AbortController();
   const tasks = new Tasks();
   const services = new HostServices(order.name, send, tasks);
-  const events = new HostEvents(send, shareOf(EVENTS_PER_SECOND_MAX, manifest), log);
+  const events = new HostEvents({ send, perSecond: shareOf(EVENTS_PER_SECOND_MAX, manifest), topics: manifest.topics, log });
   const database = createLentPool({ send, connections: shareOf(manifest.limits.connections, manifest), tasks, log });
   const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
   return { definition: exported as PluginDefinition, manifest, context, log, order, services, events, database, tasks, stopping };

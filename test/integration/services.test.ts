@@ -112,7 +112,7 @@ t.test('services', async (t) => {
 t.test('events', async (t) => {
   const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'consumer' });
   const source = (name: string): string => `const heard = []; export default { name: '${name}', version: '1.0.0',
-    init({ events }) { events.subscribe('news', (payload, publisher) => { heard.push([payload, publisher]); }); },
+    init({ events }) { events.subscribe('news', (payload, { publisher }) => { heard.push([payload, publisher]); }); },
     routes(app, { events }) {
       app.get('/heard', async () => heard.splice(0));
       app.post('/publish', async (request) => { events.publish('news', request.body); return {}; });
