@@ -8,7 +8,7 @@ import { grantProblems, type Grant } from './grants.js';
 import { permissionProblems, type Permission } from './permissions.js';
 import type { Events } from './events.js';
 import type { Services } from './services.js';
-import { topicsProblems, type TopicDeclaration } from './topics.js';
+import { readTopics, topicsProblems, type TopicDeclaration } from './topics.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
 export type PluginApp = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;
@@ -166,7 +166,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       threads: threads as number,
       permissions: permissions as string[],
       grants: grants as Grant[],
-      topics: topics as Readonly<Record<string, TopicDeclaration>>,
+      topics: readTopics(topics as Readonly<Record<string, TopicDeclaration>>),
     },
   };
 }

@@ -58,6 +58,11 @@ export function topicsProblems(topics: unknown): string[] {
   });
 }
 
+/** Without what else a manifest may say of them. */
+export function readTopics(topics: Readonly<Record<string, TopicDeclaration>>): Readonly<Record<string, TopicDeclaration>> {
+  return Object.fromEntries(Object.entries(topics).map(([topic, { durable = false }]) => [topic, { durable }]));
+}
+
 function nameProblem(name: unknown, isSegment: (segment: string, isLast: boolean) => boolean): string | null {
   if (typeof name !== 'string') return 'it must be a string';
   if (name.length > SERVICE_NAME_MAX_CHARACTERS) return `it has more than ${SERVICE_NAME_MAX_CHARACTERS} characters`;
