@@ -75,7 +75,7 @@ export const STORE_EVENTS = `
   ), targets AS MATERIALIZED (
     SELECT i.n, s.id, s.plugin, row_number() OVER (PARTITION BY s.id ORDER BY i.n) AS nth FROM incoming i JOIN subscriptions s ON ${HEARS}
   ), backlogs AS MATERIALIZED (
-    SELECT t.id, (SELECT count(*) FROM (SELECT FROM bulkhead.event_deliveries d WHERE d.subscription = t.id LIMIT $8) AS some) AS waiting FROM (SELECT DISTINCT id FROM targets) t
+    SELECT t.id, (SELECT count(*) FROM (SELECT FROM bulkhead.event_deliveries d WHERE d.subscription = t.id LIMIT $8) AS few) AS waiting FROM (SELECT DISTINCT id FROM targets) t
   ), refused AS MATERIALIZED (
     SELECT DISTINCT ON (t.n) t.n::int AS n, t.plugin AS subscriber, b.waiting::int AS waiting FROM targets t JOIN backlogs b ON b.id = t.id WHERE b.waiting + t.nth > $8 ORDER BY t.n, t.plugin
   ), stored AS (
