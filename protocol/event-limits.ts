@@ -22,6 +22,8 @@ export const EVENTS_STORING_MAX = 1_000;
 export const EVENTS_STORING_MAX_BYTES = 8 * MIB;
 /** Events that are stored with one statement: enough that its way to the server costs little, and it takes milliseconds. */
 export const EVENTS_STORED_AT_ONCE_MAX = 100;
+/** Connections to the database that events take at one time: the rest of the pool is for the plugins. */
+export const EVENT_CONNECTIONS_MAX = 2;
 /** Bytes of their payloads, which the kernel's thread copies once. */
 export const EVENTS_STORED_AT_ONCE_MAX_BYTES = 1 * MIB;
 /** Durable subscriptions of one plugin, which outlive its code: more are patterns made from data. */

@@ -1,7 +1,8 @@
 // Durable events in the kernel's own tables: who has subscribed, what waits for whom, and what was given up. Must not know workers or handlers.
 import type { PoolClient } from 'pg';
-import { DEAD_LETTERS_MAX, DEAD_LETTERS_SHOWN_MAX, DURABLE_SUBSCRIPTIONS_MAX, EVENTS_BACKLOG_MAX, EVENTS_OWNED_MS } from '../../protocol/event-limits.js';
+import { DEAD_LETTERS_MAX, DEAD_LETTERS_SHOWN_MAX, DURABLE_SUBSCRIPTIONS_MAX, EVENT_CONNECTIONS_MAX, EVENTS_BACKLOG_MAX, EVENTS_OWNED_MS } from '../../protocol/event-limits.js';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import { Turnstile } from '../plugins/turnstile.js';
 import * as sql from './event-tables.js';
 import { withKernelClient } from './kernel-client.js';
 import { databaseUnavailable, type Database } from './pool.js';
@@ -50,6 +51,7 @@ export interface DeadLetter {
 /** Every method rejects with what the database says; `storeError` puts it into words. */
 export class EventStore {
   readonly #database: Database;
+  readonly #connections = new Turnstile(EVENT_CONNECTIONS_MAX);
   #hasTables = false;
 
   constructor(database: Database) {
@@ -127,11 +129,11 @@ export class EventStore {
 
   async #withClient<T>(use: (client: PoolClient) => Promise<T>): Promise<T> {
     try {
-      return await withKernelClient(this.#database, async (client) => {
+      return await this.#connections.run(() => withKernelClient(this.#database, async (client) => {
         if (!this.#hasTables) await makeTables(client);
         this.#hasTables = true;
         return use(client);
-      });
+      }));
     } catch (error) {
       // Somebody has dropped the tables, or the schema.
       if (['42P01', '3F000'].includes(sqlState(error))) this.#hasTables = false;

@@ -37,6 +37,7 @@ export class DurableEvents {
   #working: Promise<void> | null = null;
   #setbacks = 0;
   #paused = false;
+  #closed = false;
   readonly #endWatch: () => void;
 
   constructor(options: DurableEventsOptions) {
@@ -120,6 +121,7 @@ export class DurableEvents {
     this.pause();
     this.#endWatch();
     await this.#working;
+    this.#closed = true;
     const deliveries = [...this.#deliveries.values()];
     await Promise.all(deliveries.map((delivery) => delivery.settled()));
     if (deliveries.length > 0) await this.#store.disown(this.#owner).catch(() => {});
@@ -139,6 +141,7 @@ export class DurableEvents {
   }
 
   #wake(): void {
+    if (this.#closed) return;
     this.#working ??= this.#work().finally(() => {
       this.#working = null;
       if (this.#setbacks === 0 && this.#hasWork) this.#wake();

@@ -218,6 +218,8 @@ t.test('each event goes to one of the workers of a plugin', async (t) => {
 
 t.test('too many for one subscriber are refused, with its name', async (t) => {
   const kernel = await board(t);
+  await publish(kernel, [{ payload: { n: 0 } }]);
+  await settled(kernel);
   await kernel.verb('stop', 'books');
   await kernel.query(`INSERT INTO bulkhead.event_deliveries (subscription, event, topic, publisher, payload, published_at)
     SELECT s.id, -n, 'order.placed', 'shop', '', now() FROM bulkhead.event_subscriptions s, generate_series(1, ${EVENTS_BACKLOG_MAX - 2}) AS n`);
