@@ -14,7 +14,9 @@ import { awaitDatabase } from './plugins/database-wait.js';
 import { firstLife, type PriorLife } from './plugins/prior-life.js';
 import { Supervisor } from './plugins/supervisor.js';
 import { Watchdog } from './plugins/watchdog.js';
+import { DurableEvents } from './services/durable-events.js';
 import { EventBus } from './services/event-bus.js';
+import { publishTransition } from './services/kernel-events.js';
 import { ServiceRegistry } from './services/registry.js';
 
 export interface KernelOptions {
@@ -42,8 +44,10 @@ export interface Kernel {
 /** Starts a kernel that answers. Rejects, leaving nothing behind, when it cannot be made. */
 export async function startKernel({ config, databaseUrl, logger: { log, writeLines }, plugins = config.pluginsEnabled.map(firstLife), onThread = () => {}, onPrior = () => {} }: KernelOptions): Promise<Kernel> {
   const database = createDatabase({ url: databaseUrl, poolMax: config.databasePoolMax, applicationName: 'bulkhead', log });
+  const events = new EventBus();
+  const durable = new DurableEvents({ database, log });
   const supervisor = new Supervisor({
-    ship: { log, writeLines, database, scopes: new Scopes({ database, roles: config.databaseRoles, log }), services: new ServiceRegistry(), events: new EventBus(), watchdog: new Watchdog(), onThread },
+    ship: { log, writeLines, database, scopes: new Scopes({ database, roles: config.databaseRoles, log }), services: new ServiceRegistry(), events, durable, watchdog: new Watchdog(), onThread },
     pluginsDirs: config.pluginsDirs,
     workDir: config.dataDir,
     standbyWorkers: config.standbyWorkers,
@@ -52,12 +56,13 @@ export async function startKernel({ config, databaseUrl, logger: { log, writeLin
   });
   let tell = (plugin: string): void => onPrior(plugin, supervisor.priorOf(plugin));
   supervisor.onTransition(({ plugin }) => tell(plugin));
+  supervisor.onTransition((transition) => publishTransition(events, transition));
   // The plugins' threads begin while this one makes its server.
   const booted = supervisor.boot(plugins);
   let complete = false;
   void booted.then(() => awaitDatabase(supervisor, config.databaseWaitMs, log)).then(() => { complete = true; });
   const server = await createServer({
-    appName: config.appName, version: await ownVersion(), log, database, supervisor, operatorToken: config.operatorToken, booted: () => complete,
+    appName: config.appName, version: await ownVersion(), log, database, supervisor, durable, operatorToken: config.operatorToken, booted: () => complete,
   }).catch(async (error: unknown) => {
     await supervisor.shutdown();
     await database.close();
@@ -70,7 +75,9 @@ export async function startKernel({ config, databaseUrl, logger: { log, writeLin
     // What stops now, the next kernel shall start.
     tell = () => {};
     const closed = server.close();
+    durable.pause();
     await supervisor.shutdown();
+    await durable.close();
     await connections.close(CONNECTIONS_CLOSE_TIMEOUT_MS);
     await closed;
     await database.close();

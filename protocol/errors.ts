@@ -70,6 +70,8 @@ export const ERRORS = Object.freeze({
     `The event "${p.topic}" was not published: a plugin may publish ${p.perSecond} events per second.`),
   EVENT_TOO_LARGE: entry(500, false, (p: { topic: string; bytes: number; maxBytes: number }) =>
     `The event "${p.topic}" has ${p.bytes} bytes; at most ${p.maxBytes} are allowed. Send a reference instead of the data.`),
+  EVENTS_BACKLOG: entry(503, true, (p: { topic: string; subscriber: string; waiting: number }) =>
+    `The event "${p.topic}" was not published: ${p.waiting} events wait for its durable subscriber "${p.subscriber}" already. Start that plugin, or look into why it does not keep up.`),
   DATABASE_UNAVAILABLE: entry(503, true, (p: { reason: string }) =>
     `The database cannot be reached: ${p.reason}.`),
   DATABASE_BUSY: entry(503, true, (p: { reason: string }) =>

@@ -1,6 +1,7 @@
 // The data plane: every frame that travels between the kernel and a host, as plain cloneable data. Must not know how frames are sent or handled.
 import type { MessagePort } from 'node:worker_threads';
 import type { PlainError } from './errors.js';
+import type { EventFrameToHost, EventFrameToKernel } from './event-frames.js';
 
 /** Header names and values in turn, in the order and case of the wire, as Node's `rawHeaders`. */
 export type FlatHeaders = readonly string[];
@@ -83,12 +84,6 @@ export type ServiceOpenedFrame =
 /** The provider's end of a direct port. */
 export interface ServiceAcceptFrame { readonly kind: 'service-accept'; readonly service: string; readonly port: MessagePort }
 
-export interface SubscribeFrame { readonly kind: 'subscribe'; readonly topic: string }
-export interface UnsubscribeFrame { readonly kind: 'unsubscribe'; readonly topic: string }
-/** `payload` is serialised with node:v8, so that the kernel passes it on unread. */
-export interface PublishFrame { readonly kind: 'publish'; readonly topic: string; readonly payload: Uint8Array }
-export interface EventFrame { readonly kind: 'event'; readonly topic: string; readonly payload: Uint8Array; readonly publisher: string }
-
 /** Lines of pino JSON, each with its line feed. */
 export interface LogFrame { readonly kind: 'log'; readonly lines: string }
 
@@ -98,10 +93,12 @@ export interface FatalFrame { readonly kind: 'fatal'; readonly error: PlainError
 export type KernelToHostFrame =
   | RequestFrame | UpgradeFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseRecallFrame | LeaseEndedFrame
-  | ServiceOpenedFrame | ServiceAcceptFrame | EventFrame;
+  | ServiceOpenedFrame | ServiceAcceptFrame
+  | EventFrameToHost;
 
 export type HostToKernelFrame =
   | HintsFrame | ResponseFrame | UpgradedFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
-  | ServiceOpenFrame | SubscribeFrame | UnsubscribeFrame | PublishFrame
+  | ServiceOpenFrame
+  | EventFrameToKernel
   | LogFrame | FatalFrame;

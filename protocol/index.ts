@@ -5,7 +5,9 @@ export type { Fallback, OfferedServices, Remote, RemoteStream, ServiceMap, Servi
 export type { KernelClock, KernelConfig, KernelLogger, KernelMetrics, WorkerMetrics } from './own-services.js';
 export { method, transfer } from './marks.js';
 export type { MethodPromise } from './marks.js';
-export type { EventMap, Events } from './events.js';
+export type { DurableEventInfo, DurableSubscribeOptions, EventInfo, EventMap, Events, PublishOptions } from './events.js';
+export type { TopicDeclaration } from './topics.js';
+export type { PluginStatus, Transition } from './lifecycle.js';
 export type { PluginLimits } from './limits.js';
 export type { Permission } from './permissions.js';
 export { BulkheadError } from './errors.js';

@@ -9,6 +9,7 @@ import { permissionProblems, type Permission } from './permissions.js';
 import { needProblems, offerProblems, readContracts, type ServiceContracts } from './contracts.js';
 import type { Events } from './events.js';
 import type { OfferedServices, ServiceName, Services } from './services.js';
+import { readTopics, topicsProblems, type TopicDeclaration } from './topics.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
 export type PluginApp = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;
@@ -62,6 +63,8 @@ export interface PluginDefinition {
   readonly optional?: readonly ServiceName[];
   /** What it offers to other plugins while it runs, by name. A function is called before `init`, and does no work yet. */
   readonly services?: OfferedServices | ((ctx: PluginContext) => OfferedServices);
+  /** Topics that it publishes, as far as there is something to say of them: `{ 'order.placed': { durable: true } }`. */
+  readonly topics?: Readonly<Record<string, TopicDeclaration>>;
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -91,6 +94,7 @@ export interface PluginManifest {
   readonly optional: readonly string[];
   /** What it offers, as data. */
   readonly services: ServiceContracts;
+  readonly topics: Readonly<Record<string, TopicDeclaration>>;
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -104,7 +108,7 @@ export interface RouteDescription {
 
 /** Words that follow `/plugins/` in the operator's own routes, and names with a meaning to JavaScript. */
 const RESERVED_NAMES: ReadonlySet<string> = new Set([
-  'load', 'start', 'stop', 'unload', 'restart', 'reload', 'status', 'events', 'audit', 'profile', 'heap', 'log', 'kernel', 'constructor', 'prototype',
+  'load', 'start', 'stop', 'unload', 'restart', 'reload', 'status', 'events', 'dead-letters', 'audit', 'profile', 'heap', 'log', 'kernel', 'constructor', 'prototype',
 ]);
 
 /** First segments of the kernel's own paths; no plugin can mount there. */
@@ -149,7 +153,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], requires = [], optional = [], services = {} } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], requires = [], optional = [], services = {}, topics = {} } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -161,6 +165,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   if (!isThreads(threads)) problems.push(`\`threads\` must be a whole number from 1 to ${THREADS_MAX}`);
   problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem), ...needProblems('`requires`', requires), ...needProblems('`optional`', optional));
   if (typeof services !== 'function') problems.push(...offerProblems(services));
+  problems.push(...topicsProblems(topics));
   if (problems.length > 0) return { problems };
 
   return {
@@ -176,6 +181,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       requires: requires as string[],
       optional: optional as string[],
       services: {},
+      topics: readTopics(topics as Readonly<Record<string, TopicDeclaration>>),
     },
   };
 }

@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import { SCOPE_ATTEMPTS_MAX } from '../../protocol/database-limits.js';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import { HAND_OVER, SURVEY, type Survey } from './catalog-queries.js';
+import { withKernelClient } from './kernel-client.js';
 import { databaseUnavailable, type Database } from './pool.js';
 import type { Login } from './pools.js';
 import { scramVerifier } from './scram.js';
@@ -171,19 +172,8 @@ export class Scopes {
     this.#warnings.add(text);
   }
 
-  async #withClient<T>(use: (client: PoolClient) => Promise<T>): Promise<T> {
-    const client = await this.#options.database.connect();
-    try {
-      // Whatever others have put into "public" is not run with the kernel's rights.
-      await client.query('SET search_path TO pg_catalog, pg_temp');
-      const result = await use(client);
-      await client.query('RESET search_path');
-      client.release();
-      return result;
-    } catch (error) {
-      client.release(true);
-      throw error;
-    }
+  #withClient<T>(use: (client: PoolClient) => Promise<T>): Promise<T> {
+    return withKernelClient(this.#options.database, use);
   }
 }
 

@@ -135,8 +135,8 @@ export class Host implements HostApi {
         return this.#tenant().database.handle(frame);
       case 'service-opened': case 'service-accept':
         return this.#tenant().services.handle(frame);
-      case 'event':
-        return void this.#tenant().events.handle(frame);
+      case 'event': case 'durable-event': case 'event-answer':
+        return this.#tenant().events.handle(frame);
     }
   }
 }
@@ -146,7 +146,7 @@ function bytesIn(frame: KernelToHostFrame): number {
   switch (frame.kind) {
     case 'request': return frame.body?.byteLength ?? 0;
     case 'chunk': case 'lease-data': return frame.data.byteLength;
-    case 'event': return frame.payload.byteLength;
+    case 'event': case 'durable-event': return frame.payload.byteLength;
     default: return 0;
   }
 }

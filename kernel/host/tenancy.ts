@@ -36,7 +36,7 @@ export function createTenancy(exported: unknown, order: HostOrder, log: Logger, 
   const definition = exported as PluginDefinition;
   const { requires, optional, limits } = reading.manifest;
   const services = new HostServices({ plugin: order.name, send, tasks, declared: new Set([...requires, ...optional]) });
-  const events = new HostEvents(send, shareOf(EVENTS_PER_SECOND_MAX, { threads }), log);
+  const events = new HostEvents({ send, perSecond: shareOf(EVENTS_PER_SECOND_MAX, { threads }), topics: reading.manifest.topics, log });
   const database = createLentPool({ send, connections: shareOf(limits.connections, { threads }), tasks, log });
   const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
   const offered = offeredBy(definition, context);

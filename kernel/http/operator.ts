@@ -27,7 +27,7 @@ const Summary = Type.Object({
   restarts: Type.Integer(),
   mounts: Type.Array(Type.String()),
 }, { additionalProperties: true });
-const Name = Type.Object({ name: Type.String({ description: 'Name of the plugin' }) });
+export const Name = Type.Object({ name: Type.String({ description: 'Name of the plugin' }) });
 
 const Force = Type.Object({ force: Type.Optional(Type.Boolean({ description: 'Also when the new code breaks plugins that use its services' })) });
 
@@ -66,7 +66,7 @@ export async function registerOperator(app: FastifyInstance, { supervisor, token
 }
 
 /** Without these, a wrong method would reach the gateway, which would take the verb for the name of a plugin. */
-function refuseOtherMethods(app: FastifyInstance, allowed: 'GET' | 'POST', url: string): void {
+export function refuseOtherMethods(app: FastifyInstance, allowed: 'GET' | 'POST', url: string): void {
   const method = app.supportedMethods.filter((other) => other !== allowed && !(allowed === 'GET' && other === 'HEAD'));
   app.route({
     method,
@@ -80,13 +80,13 @@ function refuseOtherMethods(app: FastifyInstance, allowed: 'GET' | 'POST', url: 
 }
 
 /** A page of somebody else in the operator's browser could otherwise press the buttons. */
-function assertSameSite(request: FastifyRequest): void {
+export function assertSameSite(request: FastifyRequest): void {
   const { 'sec-fetch-site': site, origin, host } = request.headers;
   const foreign = (typeof site === 'string' && !['same-origin', 'none'].includes(site)) || (site === undefined && origin !== undefined && !origin.endsWith(`//${host}`));
   if (foreign) throw new BulkheadError('OPERATOR_FORBIDDEN', { reason: 'the request comes from a page of another site' });
 }
 
-function assertOperator(request: FastifyRequest, token: string | null): void {
+export function assertOperator(request: FastifyRequest, token: string | null): void {
   if (token === null) return;
   const given = /^Bearer (\S+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? '';
   // Digests have one length, so the comparison tells nothing of the token's.

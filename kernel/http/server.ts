@@ -8,7 +8,9 @@ import { KEEP_ALIVE_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from '../../protocol/limits
 import type { Database } from '../database/pool.js';
 import { answerError, errorBody } from '../dispatch/answers.js';
 import type { Supervisor } from '../plugins/supervisor.js';
+import type { DurableEvents } from '../services/durable-events.js';
 import { Arrivals } from './arrivals.js';
+import { registerDeadLetters } from './dead-letters.js';
 import { registerGateway, shortcut } from './gateway.js';
 import { registerHealth } from './health.js';
 import { registerOperator } from './operator.js';
@@ -23,6 +25,7 @@ export interface ServerOptions {
   readonly log: Logger;
   readonly database: Database;
   readonly supervisor: Supervisor;
+  readonly durable: DurableEvents;
   readonly operatorToken: string | null;
   readonly booted: () => boolean;
 }
@@ -95,7 +98,10 @@ async function registerOwnRoutes(app: FastifyInstance, options: ServerOptions): 
   app.get('/', { schema: { tags: ['kernel'], summary: 'Where to go', response: { 200: Welcome } } }, async () =>
     ({ name: options.appName, version: options.version, docs: '/docs', health: '/health', plugins: '/plugins' }));
   registerHealth(app, options);
-  await app.register((scope) => registerOperator(scope, { supervisor: options.supervisor, token: options.operatorToken }));
+  await app.register(async (scope) => {
+    await registerOperator(scope, { supervisor: options.supervisor, token: options.operatorToken });
+    registerDeadLetters(scope, { durable: options.durable, token: options.operatorToken });
+  });
 }
 
 /** The documentation is made when somebody first asks for it: it would take a third of the kernel's time to boot, and most kernels are never asked. */

@@ -55,6 +55,7 @@ export class Commission {
       generation,
       order: { name, generation: this.#record.takeNumber(), bundle: berths.bundleIn(generation.berth, code.bundle), folder: generation.berth, ...settings },
       counts: this.#record.requests,
+      events: this.#record.events,
       onDeath: (death, orphans) => this.#onDeath(compartment, death, orphans),
     });
     onOpen(compartment);

@@ -12,7 +12,9 @@ import type { Scopes } from '../database/scopes.js';
 import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
 import type { OpenRequest } from '../dispatch/open-request.js';
 import type { Orphan } from '../dispatch/replay.js';
+import type { DurableEvents } from '../services/durable-events.js';
 import type { EventBus } from '../services/event-bus.js';
+import { EventParty, type EventCounts } from '../services/event-party.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
 import type { Generation } from './generation.js';
 import type { Watchdog, Watched } from './watchdog.js';
@@ -26,6 +28,7 @@ export interface Ship {
   readonly scopes: Scopes;
   readonly services: ServiceRegistry;
   readonly events: EventBus;
+  readonly durable: DurableEvents;
   readonly watchdog: Watchdog;
   /** Told whose code a thread runs. Node gives no number twice. */
   readonly onThread: (threadId: number, occupant: Occupant) => void;
@@ -43,6 +46,7 @@ export interface CompartmentOptions {
   readonly generation: Generation;
   readonly order: HostOrder;
   readonly counts: RequestCounts;
+  readonly events: EventCounts;
   /** Called once, when all that the generation held has been taken back; `orphans` are its unanswered requests. Its thread may still be ending. */
   readonly onDeath: (death: Death, orphans: readonly Orphan[]) => void;
 }
@@ -52,6 +56,7 @@ export class Compartment {
   readonly #ship: Ship;
   readonly #options: CompartmentOptions;
   readonly #party: Party;
+  readonly #events: EventParty;
   readonly #log: Logger;
   #dispatcher: Dispatcher | null = null;
   #lending: Lending | null = null;
@@ -71,6 +76,7 @@ export class Compartment {
     this.generation = options.generation;
     this.generation.assign({ number: generation, onFrame: (frame) => this.#receive(frame), onDeath: (death) => this.#flood(death) });
     this.#party = { plugin: name, declares: (service) => this.#declared.has(service), send: this.#send };
+    this.#events = new EventParty({ plugin: name, bus: ship.events, durable: ship.durable, send: this.#send, counts: options.events, log: this.#log });
     this.#watched = this.#watchedBy();
     const { threadId, heapLimitMb } = this.generation;
     if (threadId !== null) ship.onThread(threadId, { plugin: name, generation, heapLimitMb });
@@ -112,6 +118,7 @@ export class Compartment {
     const { database, scopes } = this.#ship;
     this.#dispatcher = new Dispatcher(name, limits, this.#send, this.#options.counts);
     this.#lending = new Lending({ database, scope: () => scopes.of(name), onRefused: () => scopes.forget(name), plugin: name, quota: shareOf(limits.connections, manifest), limits, send: this.#send, log: this.#log });
+    this.#events.declare(manifest.topics);
     this.#limits = limits;
     this.#declared = new Set([...manifest.requires, ...manifest.optional]);
     this.#watched.hangTimeoutMs = Math.max(BOOT_HANG_TIMEOUT_MS, limits.hangTimeoutMs);
@@ -145,7 +152,8 @@ export class Compartment {
   async stop(): Promise<void> {
     this.#ship.services.close(this.#party);
     const drained = this.#dispatcher?.drained() ?? Promise.resolve();
-    await within(Promise.race([drained, this.generation.gone]), this.#limits.drainTimeoutMs);
+    const settled = Promise.all([drained, this.#events.drained()]);
+    await within(Promise.race([settled, this.generation.gone]), this.#limits.drainTimeoutMs);
     await this.generation.stop();
   }
 
@@ -156,7 +164,7 @@ export class Compartment {
     const request = death.request ?? this.#begunRequest();
     const orphans = this.#dispatcher?.abandon(death, lastRequest, this.#silentMs) ?? [];
     this.#ship.services.revoke(this.#party);
-    this.#ship.events.drop(this.#party);
+    this.#events.leave(death.kind === 'stopped' ? null : death.cause);
     void this.#lending?.revokeAll();
     this.#options.onDeath({ ...death, request }, orphans);
   }
@@ -187,9 +195,8 @@ export class Compartment {
       case 'log': return this.#ship.writeLines(text(frame.lines));
       case 'fatal': return this.generation.crash(frame.error);
       case 'service-open': return this.#ship.services.connect(this.#party, number(frame.ref), text(frame.service));
-      case 'subscribe': return this.#ship.events.subscribe(this.#party, text(frame.topic));
-      case 'unsubscribe': return this.#ship.events.unsubscribe(this.#party, text(frame.topic));
-      case 'publish': return this.#ship.events.publish(this.#party, { ...frame, topic: text(frame.topic), payload: bytes(frame.payload) });
+      case 'subscribe': case 'unsubscribe': case 'publish': case 'event-store': case 'event-forget': case 'events-taken': case 'event-handled':
+        return this.#events.handle(frame);
       default: throw new TypeError('there is no such kind');
     }
   }
@@ -234,10 +241,4 @@ function text(value: unknown): string {
 function number(value: unknown): number {
   if (!Number.isSafeInteger(value)) throw new TypeError('it has something else where a number belongs');
   return value as number;
-}
-
-function bytes(value: unknown): Uint8Array {
-  // Shared memory could change after it was read here.
-  if (!(value instanceof Uint8Array) || !(value.buffer instanceof ArrayBuffer)) throw new TypeError('it has something else where bytes belong');
-  return value;
 }

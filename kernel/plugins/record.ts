@@ -4,6 +4,7 @@ import { TRANSITIONS, type Death, type Fault, type PluginState, type PluginStatu
 import { HISTORY_MAX_ENTRIES, PLUGIN_LIMITS, type PluginLimits } from '../../protocol/limits.js';
 import type { PluginManifest, RouteDescription } from '../../protocol/plugin.js';
 import { noRequests } from '../dispatch/dispatcher.js';
+import { noEvents } from '../services/event-party.js';
 import type { PriorLife } from './prior-life.js';
 
 export type OnTransition = (transition: Transition) => void;
@@ -11,6 +12,7 @@ export type OnTransition = (transition: Transition) => void;
 export class PluginRecord {
   readonly name: string;
   readonly requests = noRequests();
+  readonly events = noEvents();
   readonly transitions: Transition[] = [];
   readonly deaths: Death[] = [];
   /** Of the newest generation that could be imported. */

@@ -2,7 +2,9 @@
 import type { Death, Transition } from '../../protocol/lifecycle.js';
 import type { PluginLimits } from '../../protocol/limits.js';
 import type { WorkerMemory } from '../../protocol/status-block.js';
+import type { TopicDeclaration } from '../../protocol/topics.js';
 import type { Dispatcher, RequestCounts } from '../dispatch/dispatcher.js';
+import type { EventCounts } from '../services/event-party.js';
 import type { Compartment } from './compartment.js';
 import type { PluginRecord, PluginSummary } from './record.js';
 
@@ -30,6 +32,9 @@ export interface PluginDetails extends PluginSummary {
   readonly limits: PluginLimits;
   readonly routes: readonly { readonly method: string; readonly url: string }[];
   readonly services: readonly string[];
+  readonly events: EventCounts;
+  /** Of its manifest. */
+  readonly topics: Readonly<Record<string, TopicDeclaration>>;
   /** Oldest first, at most 20. */
   readonly transitions: readonly Transition[];
   /** Oldest first, at most 20. */
@@ -59,6 +64,8 @@ export function statusOf(record: PluginRecord, compartments: readonly Compartmen
     limits: record.limits,
     routes: record.routes.map(({ method, url }) => ({ method, url })),
     services: [...new Set(compartments.flatMap(({ services }) => services))],
+    events: { ...record.events },
+    topics: record.manifest?.topics ?? {},
     transitions: [...record.transitions],
     deaths: [...record.deaths],
     restartAt: state.status === 'restarting' ? state.restartAt : null,

@@ -1,5 +1,6 @@
 // The same plugin in a plain Fastify and in a kernel, the same bytes to both, and what may differ between their answers.
 import { createHash } from 'node:crypto';
+import type { DurableEvents } from '../../kernel/services/durable-events.js';
 import type { AddressInfo } from 'node:net';
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Test } from 'tap';
@@ -129,7 +130,7 @@ export async function startServer(t: Test, { kernel, databaseUrl }: TestKernel):
   ]);
   const { log } = createLogger('silent', { write: () => {} });
   const database = createDatabase({ url: databaseUrl, poolMax: 1, applicationName: 'conformance', log });
-  const server = await createServer({ appName: 'conformance', version: '0.0.0', log, database, supervisor: kernel.supervisor, operatorToken: null, booted: () => true });
+  const server = await createServer({ appName: 'conformance', version: '0.0.0', log, database, supervisor: kernel.supervisor, durable: {} as DurableEvents, operatorToken: null, booted: () => true });
   t.teardown(async () => {
     await server.close();
     await database.close();

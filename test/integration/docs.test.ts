@@ -99,7 +99,8 @@ t.test('documentation', async (t) => {
     const document = await documentOf(kernel);
     const kernelRoutes = operationsOf(document).filter(([,, { tags }]) => (tags as string[]).includes('kernel')).map(([path, method]) => `${method} ${path}`).sort();
     t.strictSame(kernelRoutes, [
-      'get /', 'get /health', 'get /health/live', 'get /health/ready', 'get /plugins', 'get /plugins/status/{name}',
+      'get /', 'get /health', 'get /health/live', 'get /health/ready', 'get /plugins', 'get /plugins/dead-letters/{name}', 'get /plugins/status/{name}',
+      'post /plugins/dead-letters/{name}/retry',
       'post /plugins/load/{name}', 'post /plugins/restart/{name}', 'post /plugins/start/{name}', 'post /plugins/stop/{name}', 'post /plugins/unload/{name}',
     ]);
     t.match(document['paths']['/health'].get.responses, { 200: { content: { 'application/json': { schema: { properties: { status: {}, database: {} } } } } }, 503: {} });

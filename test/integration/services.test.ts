@@ -1,7 +1,6 @@
-// Services and events between plugins, and what they become when the other side goes away.
+// Services between plugins, and what they become when the other side goes away.
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
-import { EVENT_PAYLOAD_MAX_BYTES } from '../../protocol/limits.js';
 import { eventually, startTestKernel } from '../helpers/kernel.js';
 
 t.test('services', async (t) => {
@@ -102,88 +101,6 @@ t.test('services', async (t) => {
     for (const problem of [/`requires` must be an array/, /`optional` has 5 where/, /names with kernel\. are the kernel's own/, /"s\.text" must be a function or an object/, /"s\.empty" has no methods/, /has the name ""/, /1 to 128 characters/]) t.match(answer.json.message, problem);
     await kernel.writePlugin('stammer', "export default { name: 'stammer', version: '1.0.0', services: () => 5 };");
     t.match((await kernel.verb('load', 'stammer')).json.message, /`services` must be an object/, 'also what a function returns');
-  });
-});
-
-t.test('events', async (t) => {
-  const kernel = await startTestKernel(t, { PLUGINS_ENABLED: 'consumer' });
-  const source = (name: string): string => `const heard = []; export default { name: '${name}', version: '1.0.0',
-    init({ events }) { events.subscribe('news', (payload, publisher) => { heard.push([payload, publisher]); }); },
-    routes(app, { events }) {
-      app.get('/heard', async () => heard.splice(0));
-      app.post('/publish', async (request) => { events.publish('news', request.body); return {}; });
-    } };`;
-  for (const name of ['crier', 'listener']) {
-    await kernel.writePlugin(name, source(name));
-    for (const verb of ['load', 'start'] as const) await kernel.verb(verb, name);
-  }
-  const post = (path: string, body: unknown = {}): Promise<any> => kernel.request('POST', path, body).then(({ json }) => json);
-  const heardBy = async (name: string, count: number): Promise<any[]> => {
-    const all: any[] = [];
-    await eventually(`${name} has heard ${count}`, 3_000, async () => {
-      all.push(...(await kernel.get(`/plugins/${name}/heard`)).json);
-      return all.length >= count ? true : undefined;
-    });
-    await delay(50);
-    all.push(...(await kernel.get(`/plugins/${name}/heard`)).json);
-    return all;
-  };
-
-  t.test('every subscriber hears an event once, with its publisher, in order', async (t) => {
-    for (const n of [1, 2, 3]) await post('/plugins/crier/publish', { n });
-    const expected = [1, 2, 3].map((n) => [{ n }, 'crier']);
-    t.strictSame(await heardBy('listener', 3), expected);
-    t.strictSame(await heardBy('crier', 3), expected, 'the publisher too, when it has subscribed');
-    t.strictSame((await kernel.get('/plugins/consumer/heard')).json, [], 'and nobody else');
-  });
-
-  t.test('who unsubscribes hears nothing more', async (t) => {
-    await post('/plugins/consumer/subscribe', { topic: 'news' });
-    await post('/plugins/crier/publish', { n: 4 });
-    t.strictSame(await heardBy('consumer', 1), [{ topic: 'news', payload: { n: 4 }, publisher: 'crier' }]);
-    await post('/plugins/consumer/unsubscribe');
-    await post('/plugins/crier/publish', { n: 5 });
-    t.strictSame((await heardBy('listener', 2)).at(-1), [{ n: 5 }, 'crier']);
-    t.strictSame((await kernel.get('/plugins/consumer/heard')).json, []);
-    await heardBy('crier', 2);
-  });
-
-  t.test('payloads are structured clones', async (t) => {
-    await post('/plugins/consumer/subscribe-rich');
-    await post('/plugins/consumer/publish-rich');
-    t.strictSame(await heardBy('consumer', 1), [[0, ['1'], [1, 2], true]]);
-    t.match(await post('/plugins/consumer/publish-uncloneable'), { isError: true, message: /could not be cloned/ });
-    await post('/plugins/consumer/unsubscribe');
-  });
-
-  t.test('a payload that is too large is an error of its publisher', async (t) => {
-    t.match(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES + 1 }), { code: 'EVENT_TOO_LARGE', isOurs: true, message: new RegExp(`at most ${EVENT_PAYLOAD_MAX_BYTES} are allowed`) });
-    t.strictSame(await post('/plugins/consumer/publish', { topic: 'news', bytes: EVENT_PAYLOAD_MAX_BYTES - 100 }), { sent: true }, 'one that just fits is sent');
-    const heard = await heardBy('listener', 1);
-    t.equal(heard.length, 1);
-    t.equal(heard[0][0].length, EVENT_PAYLOAD_MAX_BYTES - 100);
-    await heardBy('crier', 1);
-  });
-
-  t.test('a subscriber that throws is logged, and the others hear all the same', async (t) => {
-    const { generation } = await kernel.status('consumer');
-    await post('/plugins/consumer/subscribe', { topic: 'news', throws: true });
-    await post('/plugins/consumer/subscribe', { topic: 'news' });
-    await post('/plugins/crier/publish', { n: 6 });
-    t.strictSame(await heardBy('consumer', 1), [{ topic: 'news', payload: { n: 6 }, publisher: 'crier' }], 'in the same plugin');
-    t.strictSame(await heardBy('listener', 1), [[{ n: 6 }, 'crier']], 'and in others');
-    const line = await eventually('it is logged', 2_000, async () => kernel.logLines.find(({ msg }) => msg === 'a subscriber of "news" failed'));
-    t.match(line, { level: 'error', plugin: 'consumer', topic: 'news', err: { message: 'deaf on this ear' } });
-    t.equal((await kernel.status('consumer')).generation, generation, 'nobody died of it');
-    await post('/plugins/consumer/unsubscribe');
-  });
-
-  t.test('a stopped subscriber is no burden, and a new generation subscribes anew', async (t) => {
-    await kernel.verb('stop', 'listener');
-    await post('/plugins/crier/publish', { n: 7 });
-    await kernel.verb('start', 'listener');
-    await post('/plugins/crier/publish', { n: 8 });
-    t.strictSame(await heardBy('listener', 1), [[{ n: 8 }, 'crier']], 'it hears what is published from then on, once');
   });
 });
 

@@ -19,6 +19,7 @@ t.test('another name, further mounts of the kernel, and limits beyond all ranges
     [{ threads: 1e9 }, /`threads`/],
     [{ permissions: ['everything'] }, /permissions/],
     [{ grants: [{ to: 'x"; DROP ROLE y', tables: ['a'], privileges: ['select'] }] }, /grants\[0\]\.to/],
+    [{ topics: { 'kernel.plugin.running': {} } }, /only the kernel/],
     [{ grants: [{ to: 'other', tables: ['a'], privileges: ['all'] }] }, /grants\[0\]\.privileges/],
   ];
   for (const [change, problem] of lies) t.throws(() => readClaim({ ...manifest, ...change }, 'honest'), { message: problem }, JSON.stringify(change));

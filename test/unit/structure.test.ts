@@ -4,6 +4,7 @@ import { join, relative } from 'node:path';
 import t from 'tap';
 import { BulkheadError, ERRORS, toPlainError, type ErrorCode } from '../../protocol/errors.js';
 import * as databaseLimits from '../../protocol/database-limits.js';
+import * as eventLimits from '../../protocol/event-limits.js';
 import * as guardianLimits from '../../protocol/guardian-limits.js';
 import * as generalLimits from '../../protocol/limits.js';
 import * as serviceLimits from '../../protocol/service-limits.js';
@@ -85,7 +86,7 @@ t.test('the environment is read in one file', async (t) => {
 });
 
 t.test('every number of the limits is in bounds and has its unit in its name', async (t) => {
-  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...guardianLimits, ...serviceLimits })) {
+  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...eventLimits, ...guardianLimits, ...serviceLimits })) {
     if (typeof value === 'number') {
       t.ok(Number.isSafeInteger(value) && value > 0, `${name} is a positive whole number`);
       t.match(name, /_(MS|BYTES|MB|FRAMES|MESSAGES|ENTRIES|CHARACTERS|MAX|PENDING|QUARANTINE|PERCENT|MIN)$/, `${name} says what it counts`);
@@ -104,6 +105,7 @@ t.test('every error of the design has its status and a message that says what to
   const everything = {
     name: 'shop', known: ['a'], reason: 'why', status: 'stopped', silentMs: 1, concurrency: 1, queue: 1, timeoutMs: 1, method: 'GET', url: '/x', allowed: 'POST',
     service: 's', topic: 't', bytes: 2, maxBytes: 1, limitBytes: 1, perSecond: 1, refusedMs: 1_000, problems: ['p'], migration: '0001-a.sql', services: ['s'], path: ['a', 'b'],
+    subscriber: 'audit', waiting: 1,
   };
   for (const code of Object.keys(ERRORS) as ErrorCode[]) {
     const error = new BulkheadError(code, everything as never);
