@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import type { Pool } from 'pg';
 import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, THREADS_MAX, type PluginLimits } from './limits.js';
 import { grantProblems, type Grant } from './grants.js';
+import { interceptorManifests, interceptorProblems, type Interceptor, type InterceptorManifest } from './interceptors.js';
 import { permissionProblems, type Permission } from './permissions.js';
 import type { Events, Services } from './services.js';
 
@@ -54,6 +55,8 @@ export interface PluginDefinition {
   readonly permissions?: readonly Permission[];
   /** What other plugins may do with its tables. They find them in its schema: `SELECT ... FROM plugin_items.items`. */
   readonly grants?: readonly Grant[];
+  /** What it does with the requests of other plugins, from the moment that it has been loaded; see `Interceptor`. */
+  readonly interceptors?: readonly Interceptor<PluginContext>[];
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -79,6 +82,7 @@ export interface PluginManifest {
   readonly threads: number;
   readonly permissions: readonly string[];
   readonly grants: readonly Grant[];
+  readonly interceptors: readonly InterceptorManifest[];
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -137,7 +141,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [] } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], interceptors = [] } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -148,6 +152,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   if (!isThreads(threads)) problems.push(`\`threads\` must be a whole number from 1 to ${THREADS_MAX}`);
   problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem));
+  problems.push(...interceptorProblems(interceptors));
   if (problems.length > 0) return { problems };
 
   return {
@@ -160,6 +165,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       threads: threads as number,
       permissions: permissions as string[],
       grants: grants as Grant[],
+      interceptors: interceptorManifests(interceptors as unknown[]),
     },
   };
 }

@@ -7,6 +7,7 @@ import { EVENTS_PER_SECOND_MAX } from '../../protocol/limits.js';
 import { readManifest, shareOf, type PluginContext, type PluginDefinition, type PluginManifest } from '../../protocol/plugin.js';
 import { createLentPool, type LentPool } from './database-client.js';
 import { HostEvents } from './events.js';
+import { Interception } from './interception.js';
 import { HostServices } from './services.js';
 import { Tasks } from './task.js';
 
@@ -20,6 +21,7 @@ export interface Tenancy {
   readonly events: HostEvents;
   readonly database: LentPool;
   readonly tasks: Tasks;
+  readonly interception: Interception;
   readonly stopping: AbortController;
 }
 
@@ -34,5 +36,6 @@ export function createTenancy(exported: unknown, order: HostOrder, log: Logger, 
   const events = new HostEvents(send, shareOf(EVENTS_PER_SECOND_MAX, manifest), log);
   const database = createLentPool({ send, connections: shareOf(manifest.limits.connections, manifest), tasks, log });
   const context: PluginContext = Object.freeze({ name: order.name, folder: order.folder, config: order.config, log, services, events, signal: stopping.signal, get db() { return database.pool; } });
-  return { definition: exported as PluginDefinition, manifest, context, log, order, services, events, database, tasks, stopping };
+  const interception = new Interception((exported as PluginDefinition).interceptors ?? [], context, send, tasks, log);
+  return { definition: exported as PluginDefinition, manifest, context, log, order, services, events, database, tasks, interception, stopping };
 }

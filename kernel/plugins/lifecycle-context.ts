@@ -1,5 +1,6 @@
 // What every plugin's lifecycle works with, and the operator's verbs. Must not know what they do.
 import type { HostOrder } from '../../protocol/host-api.js';
+import type { Interceptors } from '../intercept/interceptors.js';
 import type { Bundler } from './bundler.js';
 import type { Ship } from './compartment.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -22,6 +23,7 @@ export interface LifecycleContext {
   readonly berths: Berths;
   readonly standby: Standby;
   readonly mounts: Mounts<Lifecycle>;
+  readonly interceptors: Interceptors;
   /** Bounds the boots of all plugins together. */
   readonly boots: Turnstile;
   /** And those of further workers within them, which must not keep a plugin that is down waiting. */

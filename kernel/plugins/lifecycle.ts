@@ -43,7 +43,7 @@ export class Lifecycle {
   }
 
   get status(): PluginDetails {
-    return statusOf(this.record, this.#workers.all, this.gate.waiting);
+    return statusOf(this.record, this.#workers.all, this.gate.waiting, this.#context.interceptors.statusOf(this.record.name));
   }
 
   /** What `resume` needs in the next kernel. */
@@ -140,15 +140,14 @@ export class Lifecycle {
   }
 
   async #boot(cause: string): Promise<void> {
-    const { record } = this;
     // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
     const { compartment, manifest } = await this.#context.boots.run(() => this.#workers.import(this.#code!));
     this.#claim(manifest);
     await this.#tables.prepare(this.#code!, manifest.grants, () => compartment.init());
-    record.transition({ status: 'initialized', generation: record.generation }, cause);
-    record.routes = await compartment.mount();
-    this.#context.mounts.set(this, record.mounts); // again: the documentation follows the table's version
-    record.transition({ status: 'mounted', generation: record.generation }, cause);
+    this.record.transition({ status: 'initialized', generation: this.record.generation }, cause);
+    this.record.routes = await compartment.mount();
+    this.#context.mounts.set(this, this.record.mounts); // again: the documentation follows the table's version
+    this.record.transition({ status: 'mounted', generation: this.record.generation }, cause);
   }
 
   async #run(cause: string): Promise<void> {
@@ -170,6 +169,7 @@ export class Lifecycle {
 
   #forget(): void {
     this.#context.mounts.set(this, []);
+    this.#context.interceptors.withdraw(this.record.name);
     this.record.forgetCode();
     this.#code = null;
     if (!this.record.is('registered')) this.record.transition({ status: 'registered' }, 'unload');
@@ -250,6 +250,7 @@ export class Lifecycle {
     if (taken !== undefined) throw this.#conflict(`the mount ${taken.prefix} belongs to plugin "${taken.owner.record.name}"`);
     this.record.describe(manifest);
     this.#context.mounts.set(this, manifest.mounts);
+    this.#workers.declare(manifest);
   }
 
   #conflict(reason: string): BulkheadError {

@@ -3,6 +3,7 @@ import type { Death, Transition } from '../../protocol/lifecycle.js';
 import type { PluginLimits } from '../../protocol/limits.js';
 import type { WorkerMemory } from '../../protocol/status-block.js';
 import type { Dispatcher, RequestCounts } from '../dispatch/dispatcher.js';
+import type { InterceptorStatus } from '../intercept/interceptors.js';
 import type { Compartment } from './compartment.js';
 import type { PluginRecord, PluginSummary } from './record.js';
 
@@ -28,6 +29,8 @@ export interface PluginDetails extends PluginSummary {
   readonly limits: PluginLimits;
   readonly routes: readonly { readonly method: string; readonly url: string }[];
   readonly services: readonly string[];
+  /** What it does with the requests of others, and how often it was asked since it was loaded. */
+  readonly interceptors: readonly InterceptorStatus[];
   /** Oldest first, at most 20. */
   readonly transitions: readonly Transition[];
   /** Oldest first, at most 20. */
@@ -36,7 +39,7 @@ export interface PluginDetails extends PluginSummary {
   readonly restartAt: number | null;
 }
 
-export function statusOf(record: PluginRecord, compartments: readonly Compartment[], waiting: number): PluginDetails {
+export function statusOf(record: PluginRecord, compartments: readonly Compartment[], waiting: number, interceptors: readonly InterceptorStatus[] = []): PluginDetails {
   const { state } = record;
   const sum = (count: (dispatcher: Dispatcher) => number): number => compartments.reduce((all, { dispatcher }) => all + (dispatcher === null ? 0 : count(dispatcher)), 0);
   return {
@@ -56,6 +59,7 @@ export function statusOf(record: PluginRecord, compartments: readonly Compartmen
     limits: record.limits,
     routes: record.routes.map(({ method, url }) => ({ method, url })),
     services: [...new Set(compartments.flatMap(({ services }) => services))],
+    interceptors,
     transitions: [...record.transitions],
     deaths: [...record.deaths],
     restartAt: state.status === 'restarting' ? state.restartAt : null,

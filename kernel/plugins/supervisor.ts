@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import { PARALLEL_BOOTS_MAX } from '../../protocol/limits.js';
 import { pluginNameProblem } from '../../protocol/plugin.js';
+import { Interceptors } from '../intercept/interceptors.js';
 import { Berths } from './berths.js';
 import { Bundler } from './bundler.js';
 import { takeCensus, type Census } from './census.js';
@@ -36,6 +37,7 @@ export interface SupervisorOptions {
 
 export class Supervisor {
   readonly mounts = new Mounts<Lifecycle>();
+  readonly interceptors = new Interceptors();
   readonly #lives = new Map<string, Lifecycle>();
   readonly #catalog: Catalog;
   readonly #bundler: Bundler;
@@ -123,6 +125,7 @@ export class Supervisor {
 
   /** Brings these to where they were, or shall be first; resolves when each is there or has failed once, which leaves the others alone. */
   async boot(priors: readonly PriorLife[]): Promise<void> {
+    this.interceptors.expect(priors.map(({ name }) => name));
     await Promise.all([this.#catalog.scan(), this.#berths.clear()]);
     await Promise.all(priors.map(async (prior) => {
       const { name } = prior;
@@ -130,7 +133,7 @@ export class Supervisor {
       // An operator may have been faster.
       if (this.#lives.has(name)) return;
       await this.#newLife(name).resume(prior).catch((error: unknown) => this.#log.error({ plugin: name, err: toPlainError(error) }, 'cannot be brought back'));
-    }));
+    }).map((revival, i) => revival.then(() => this.interceptors.settle(priors[i]!.name))));
     this.#booted = true;
     this.#haveBooted();
     this.#standby.open();
@@ -148,7 +151,10 @@ export class Supervisor {
     for (let left = this.lives; left.length > 0;) {
       const unused = left.filter(({ record: { name } }) => !left.some(({ record }) => record.name !== name && services.uses(record.name, name)));
       // In a circle nobody is first.
-      const next = unused.length > 0 ? unused : left;
+      const idle = unused.length > 0 ? unused : left;
+      // Who is asked about the requests of the others stays until they are done.
+      const unasked = idle.filter(({ record }) => !this.interceptors.isAsked(record.name));
+      const next = unasked.length > 0 ? unasked : idle;
       await Promise.all(next.map((life) => life.perform('stop', undefined).catch((error: unknown) => {
         if ((error as BulkheadError).code !== 'PLUGIN_CONFLICT') this.#log.error({ plugin: life.record.name, err: toPlainError(error) }, 'did not stop cleanly');
       })));
@@ -177,6 +183,7 @@ export class Supervisor {
       berths: this.#berths,
       standby: this.#standby,
       mounts: this.mounts,
+      interceptors: this.interceptors,
       boots: this.#boots,
       furtherBoots: this.#furtherBoots,
       changed: (plugin) => this.#options.onChange?.(plugin),
@@ -189,6 +196,7 @@ export class Supervisor {
 
   #newRecord(name: string): PluginRecord {
     return new PluginRecord(name, this.#log, (transition) => {
+      this.interceptors.refresh();
       for (const listener of this.#listeners) listener(transition);
     });
   }

@@ -13,6 +13,7 @@ import type { LifecycleContext } from './lifecycle-context.js';
 import type { PluginRecord } from './record.js';
 import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
+import { Watchman } from './watchman.js';
 
 /** The time in which the first worker serves, or another that has taken its place. */
 interface Watch {
@@ -70,6 +71,11 @@ export class Workers {
   /** Gives the code to the first worker, which must not be there. */
   import(code: Code): Promise<{ readonly compartment: Compartment; readonly manifest: PluginManifest }> {
     return this.#commission.import(code, true, (compartment) => { this.#first = compartment; });
+  }
+
+  /** What its interceptors are is known. */
+  declare({ interceptors }: PluginManifest): void {
+    this.#context.interceptors.declare(new Watchman(this.#record, this), interceptors);
   }
 
   /** The first has started and takes requests; the others follow, each with all hooks of its own. */

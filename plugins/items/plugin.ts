@@ -1,6 +1,7 @@
 // CRUD on items, in the layout that every larger plugin has.
 import { definePlugin } from 'bulkhead/protocol';
 import { ItemsCrud } from './crud.js';
+import { markOthers } from './middleware.js';
 import { registerRoutes } from './routes.js';
 import { ItemsService } from './services.js';
 
@@ -14,6 +15,7 @@ export default definePlugin({
   // Nearly every request is one query: the more of them are under way, the less each costs.
   limits: { connections: 10 },
   grants: [{ to: 'analytics', tables: ['items'], privileges: ['select'] }],
+  interceptors: [markOthers],
   init({ db, services }) {
     items = new ItemsService(new ItemsCrud(db));
     services.provide('items.service', items);

@@ -1,0 +1,75 @@
+// Patterns of paths such as `/items/**`, and whether a request's path fits one however it is written. Must not know who asks, or regular expressions of plugins.
+
+/** One that fits paths of whole segments: literal ones, `*` for any one, and at the end `**` for any rest, also none. */
+export interface PathPattern {
+  /** Lower-cased; `*` stands for any one. */
+  readonly segments: readonly string[];
+  /** Whether more may follow. */
+  readonly open: boolean;
+}
+
+/** The ways in which a path can be read, each as its segments. */
+export type Readings = readonly (readonly string[])[];
+
+/** A segment of a pattern has no wildcard within it, and nothing that a path could hide something behind. */
+const SEGMENT = /^[^\s*/?#;%\\\p{Cc}]+$/u;
+
+/** Why this cannot be a pattern, or null when it can. */
+export function patternProblem(pattern: string, maxCharacters: number): string | null {
+  if (pattern.length > maxCharacters) return `it has more than ${maxCharacters} characters`;
+  if (!pattern.startsWith('/')) return 'it must begin with "/"';
+  const segments = pattern.slice(1).split('/');
+  const literal = segments.at(-1) === '**' ? segments.slice(0, -1) : segments;
+  const wrong = literal.find((segment) => segment !== '*' && (!SEGMENT.test(segment) || segment === '.' || segment === '..'));
+  if (wrong === undefined) return null;
+  return wrong === '**' ? '"**" must be its end' : `${JSON.stringify(wrong)} is no segment; write plain text, "*" for any one segment, or "**" at the end for any rest`;
+}
+
+/** Of a pattern without a problem. */
+export function compilePattern(pattern: string): PathPattern {
+  const segments = pattern.toLowerCase().slice(1).split('/');
+  const open = segments.at(-1) === '**';
+  return { segments: open ? segments.slice(0, -1) : segments, open };
+}
+
+/** Whether the pattern fits one of the readings. Takes no longer than the pattern has segments. */
+export function fits({ segments, open }: PathPattern, readings: Readings): boolean {
+  return readings.some((path) => (open ? path.length >= segments.length : path.length === segments.length)
+    && segments.every((segment, i) => segment === '*' || segment === path[i]));
+}
+
+/**
+ * Reads a path, perhaps with its query, in every way in which the router of a plugin or its handler might: as it is written, and with all that can be written in two ways taken
+ * away, which is capital letters, encodings, empty segments, dots, backslashes and parameters after ";". A guard holds when one of them fits, so one reading too many is safe and one too few is a hole.
+ */
+export function readPath(target: string): Readings {
+  const end = target.search(/[?#]/);
+  const path = (end === -1 ? target : target.slice(0, end)).toLowerCase();
+  const plain = path.slice(1).split('/');
+  if (!/[%;\\]|\/\/|\/\.|\/$/.test(path)) return [plain];
+  const decodedPath = decoded(path);
+  const literal = plain.map(decoded);
+  return [literal, simplified(decodedPath, false), simplified(decodedPath, true)];
+}
+
+/** `lean` takes parameters and dots away as well. */
+function simplified(path: string, lean: boolean): string[] {
+  const kept: string[] = [];
+  for (const segment of path.replaceAll('\\', '/').split('/')) {
+    const name = lean && segment.includes(';') ? segment.slice(0, segment.indexOf(';')) : segment;
+    if (name === '' || (lean && name === '.')) continue;
+    if (lean && name === '..') kept.pop();
+    else kept.push(name);
+  }
+  return kept;
+}
+
+/** Once, as routers do. What is no UTF-8 reaches no route; its ASCII is read all the same. */
+function decoded(text: string): string {
+  if (!text.includes('%')) return text;
+  try {
+    return decodeURIComponent(text).toLowerCase();
+  } catch {
+    return text.replace(/%[0-7][0-9a-f]/g, (code) => String.fromCharCode(Number.parseInt(code.slice(1), 16))).toLowerCase();
+  }
+}
