@@ -47,15 +47,15 @@ export function readPath(target: string): Readings {
   const path = (end === -1 ? target : target.slice(0, end)).toLowerCase();
   const plain = path.slice(1).split('/');
   if (!/[%;\\]|\/\/|\/\.|\/$/.test(path)) return [plain];
-  const decodedPath = decoded(path);
-  const literal = plain.map(decoded);
-  return [literal, simplified(decodedPath, false), simplified(decodedPath, true)];
+  const decode = decoderOf(path);
+  return [plain.map(decode), simplified(decode(path), false), simplified(decode(path), true)];
 }
 
-/** `lean` takes parameters and dots away as well. */
+/** `lean` takes parameters, dots and a second query away as well. */
 function simplified(path: string, lean: boolean): string[] {
   const kept: string[] = [];
-  for (const segment of path.replaceAll('\\', '/').split('/')) {
+  const end = lean ? path.search(/[?#]/) : -1; // written as %3F or %23
+  for (const segment of (end === -1 ? path : path.slice(0, end)).replaceAll('\\', '/').split('/')) {
     const name = lean && segment.includes(';') ? segment.slice(0, segment.indexOf(';')) : segment;
     if (name === '' || (lean && name === '.')) continue;
     if (lean && name === '..') kept.pop();
@@ -64,12 +64,17 @@ function simplified(path: string, lean: boolean): string[] {
   return kept;
 }
 
-/** Once, as routers do. What is no UTF-8 reaches no route; its ASCII is read all the same. */
-function decoded(text: string): string {
-  if (!text.includes('%')) return text;
+const asIs = (text: string): string => text;
+const decodeUtf8 = (text: string): string => (text.includes('%') ? decodeURIComponent(text).toLowerCase() : text);
+const decodeAscii = (text: string): string => text.replace(/%[0-7][0-9a-f]/g, (code) => String.fromCharCode(Number.parseInt(code.slice(1), 16))).toLowerCase();
+
+/** For the path and its parts: once, as routers do. What is no UTF-8 reaches no route; its ASCII is read all the same, and tried as a whole only, because each failure is dear. */
+function decoderOf(path: string): (text: string) => string {
+  if (!path.includes('%')) return asIs;
   try {
-    return decodeURIComponent(text).toLowerCase();
+    decodeURIComponent(path);
+    return decodeUtf8;
   } catch {
-    return text.replace(/%[0-7][0-9a-f]/g, (code) => String.fromCharCode(Number.parseInt(code.slice(1), 16))).toLowerCase();
+    return decodeAscii;
   }
 }
