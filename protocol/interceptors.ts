@@ -94,7 +94,7 @@ function problemsOf(one: unknown): string[] {
   const texts = (list: unknown): list is string[] => Array.isArray(list) && list.length <= INTERCEPTOR_PATHS_MAX && list.every((text) => typeof text === 'string');
   if (!texts(paths)) problems.push(`.paths\` must be a list of at most ${INTERCEPTOR_PATHS_MAX} paths`);
   else for (const path of paths) {
-    const problem = patternProblem(path, INTERCEPTOR_PATH_MAX_CHARACTERS);
+    const problem = patternProblem(path);
     if (problem !== null) problems.push(`.paths\` has ${JSON.stringify(path.slice(0, INTERCEPTOR_PATH_MAX_CHARACTERS))}: ${problem}`);
   }
   if (!texts(methods) || !methods.every((method) => METHOD.test(method))) problems.push('.methods` must be a list such as ["POST", "PUT"]');

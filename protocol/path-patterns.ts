@@ -1,5 +1,10 @@
 // Patterns of paths such as `/items/**`, and whether a request's path fits one however it is written. Must not know who asks, or regular expressions of plugins.
 
+import { INTERCEPTOR_PATH_MAX_CHARACTERS } from './interceptor-limits.js';
+
+/** More segments than any pattern has. */
+const SEGMENTS_READ_MAX = INTERCEPTOR_PATH_MAX_CHARACTERS / 2 + 2;
+
 /** One that fits paths of whole segments: literal ones, `*` for any one, and at the end `**` for any rest, also none. */
 export interface PathPattern {
   /** Lower-cased; `*` stands for any one. */
@@ -15,8 +20,8 @@ export type Readings = readonly (readonly string[])[];
 const SEGMENT = /^[^\s*/?#;%\\\p{Cc}]+$/u;
 
 /** Why this cannot be a pattern, or null when it can. */
-export function patternProblem(pattern: string, maxCharacters: number): string | null {
-  if (pattern.length > maxCharacters) return `it has more than ${maxCharacters} characters`;
+export function patternProblem(pattern: string): string | null {
+  if (pattern.length > INTERCEPTOR_PATH_MAX_CHARACTERS) return `it has more than ${INTERCEPTOR_PATH_MAX_CHARACTERS} characters`;
   if (!pattern.startsWith('/')) return 'it must begin with "/"';
   const segments = pattern.slice(1).split('/');
   const literal = segments.at(-1) === '**' ? segments.slice(0, -1) : segments;
@@ -45,7 +50,7 @@ export function fits({ segments, open }: PathPattern, readings: Readings): boole
 export function readPath(target: string): Readings {
   const end = target.search(/[?#]/);
   const path = (end === -1 ? target : target.slice(0, end)).toLowerCase();
-  const plain = path.slice(1).split('/');
+  const plain = path.slice(1).split('/', SEGMENTS_READ_MAX);
   if (!/[%;\\]|\/\/|\/\.|\/$/.test(path)) return [plain];
   const decode = decoderOf(path);
   return [plain.map(decode), simplified(decode(path), false), simplified(decode(path), true)];
@@ -59,7 +64,7 @@ function simplified(path: string, lean: boolean): string[] {
     const name = lean && segment.includes(';') ? segment.slice(0, segment.indexOf(';')) : segment;
     if (name === '' || (lean && name === '.')) continue;
     if (lean && name === '..') kept.pop();
-    else kept.push(name);
+    else if (kept.push(name) > SEGMENTS_READ_MAX && !lean) break;
   }
   return kept;
 }

@@ -28,9 +28,11 @@ t.test('a path that is written in another way is the same path', async (t) => {
 });
 
 t.test('what is no pattern is refused with a reason', async (t) => {
-  for (const pattern of ['/items', '/items/*', '/**', '/*', '/a/*/c/**', '/caf\u00e9', '/a.b~c-d_e', '/a@b:c']) t.equal(patternProblem(pattern, 100), null, pattern);
-  for (const pattern of ['', 'items', '/', '/items/', '//items', '/**/x', '/a*', '/a/b**', '/a?b', '/a#b', '/a;b', '/a%20b', '/a b', '/a\\b', '/./a', '/a/..', '/a\0', `/${'a'.repeat(100)}`]) {
-    t.type(patternProblem(pattern, 100), 'string', JSON.stringify(pattern));
+  for (const pattern of ['/items', '/items/*', '/**', '/*', '/a/*/c/**', '/caf\u00e9', '/a.b~c-d_e', '/a@b:c', '/a'.repeat(128)]) t.equal(patternProblem(pattern), null, pattern);
+  t.ok(isFit('/a'.repeat(128), '/a'.repeat(128)), 'the longest one fits');
+  t.notOk(isFit('/a'.repeat(128), '/a'.repeat(129)), 'and nothing longer');
+  for (const pattern of ['', 'items', '/', '/items/', '//items', '/**/x', '/a*', '/a/b**', '/a?b', '/a#b', '/a;b', '/a%20b', '/a b', '/a\\b', '/./a', '/a/..', '/a\0', `/${'a'.repeat(256)}`]) {
+    t.type(patternProblem(pattern), 'string', JSON.stringify(pattern));
   }
 });
 
