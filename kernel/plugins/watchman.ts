@@ -31,7 +31,7 @@ export class Watchman implements Interceptor {
     // One that has just died is not known to come back yet.
     if (status === 'running') return { reason: 'its worker has ended', retryAfterSeconds: undefined };
     const { retryAfterSeconds } = refusal(this.name, this.#record.state, Date.now());
-    const remedy = status === 'restarting' ? '' : `; start it with POST /plugins/start/${this.name}, or unload it to do without it`;
+    const remedy = !this.#record.is('stopped', 'failed', 'quarantined', 'mounted') ? '' : `; start it with POST /plugins/start/${this.name}, or unload it to do without it`;
     return { reason: `it is ${status}${remedy}`, retryAfterSeconds };
   }
 }

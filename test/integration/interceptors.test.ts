@@ -1,10 +1,13 @@
 // Interceptors: a plugin has a say in the requests and answers of other plugins, and whatever becomes of it, nobody slips past and nobody waits.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { WebSocket } from 'ws';
-import { eventually, rawRequest, startTestKernel, type Answer, type TestKernel } from '../helpers/kernel.js';
+import { eventually, rawRequest, ROOT, startTestKernel, type Answer, type TestKernel } from '../helpers/kernel.js';
 import { message, RawConnection } from '../helpers/raw-http.js';
 import { startPostgres } from '../helpers/postgres.js';
+import { startShip } from '../helpers/ship.js';
 import { SteadyLoad } from '../helpers/steady-load.js';
 
 const MIB = 1024 * 1024;
@@ -198,6 +201,40 @@ t.test('a closed guard that is down refuses, until it is unloaded; an open one i
   t.equal((await ask()).status, 503, 'code that cannot be loaded does not open the door');
   await kernel.verb('unload', 'strict');
   t.equal((await ask()).status, 200, 'unloaded');
+});
+
+t.test('a request is not inspected for longer than its plugin may take', async (t) => {
+  const kernel = await startTestKernel(t, { DATABASE_URL });
+  await startPlugin(kernel, 'hasty', `export default { name: 'hasty', version: '1.0.0', limits: { timeoutMs: 100 }, routes(app) { app.get('/', async () => ({})); } };`);
+  await startPlugin(kernel, 'brooder', guard('brooder', `failMode: 'open', timeoutMs: 9000, onRequest: () => new Promise(() => {})`));
+  const begin = performance.now();
+  t.match(await kernel.get('/plugins/hasty/'), { status: 504, json: { code: 'PLUGIN_TIMEOUT' } });
+  t.ok(performance.now() - begin < 2_000);
+
+  const README = await readFile(join(ROOT, 'README.md'), 'utf8');
+  await kernel.writePlugin('doorman', /```ts\n(\/\/ plugins\/doorman\/plugin.ts\n.*?)^```/ms.exec(README)![1]!);
+  for (const verb of ['load', 'start'] as const) t.equal((await kernel.verb(verb, 'doorman')).status, 200, `${verb} of the example in the README`);
+  await kernel.verb('unload', 'brooder');
+  for (const verb of ['load', 'start'] as const) await kernel.verb(verb, 'items');
+  const write = (headers: Record<string, string>): Promise<Answer> => kernel.request('POST', '/items', { name: 'x' }, headers);
+  t.match(await write({}), { status: 403, json: { message: 'No pass' } });
+  const made = await write({ 'x-pass': 'sesame' });
+  t.equal(made.status, 201);
+  t.equal(made.headers.get('x-served-by'), 'us');
+});
+
+t.test('a kernel that takes the place of a dead one knows the guards of the last', async (t) => {
+  const ship = await startShip(t, { PLUGINS_ENABLED: 'echo,warden', PLUGIN_WARDEN_IMPORT_MS: '1500', DATABASE_URL });
+  await ship.ready();
+  const statuses: (number | string)[] = [];
+  const ask = (): Promise<unknown> => rawRequest(ship.url, 'GET', '/deep/echo/seen/x', { headers: { 'x-closed': 'answer' } })
+    .then(({ status }) => statuses.push(status), (error: NodeJS.ErrnoException) => statuses.push(error.code ?? ''));
+  await ask();
+  t.strictSame(statuses, [418]);
+  process.kill(ship.kernelPid(), 'SIGKILL');
+  await eventually('there is no way without the guard', 10_000, async () => { await ask(); return statuses.includes(503) || undefined; });
+  await eventually('the guard is back', 10_000, async () => { await ask(); return statuses.at(-1) === 418 || undefined; });
+  t.notOk(statuses.includes(200), `and nothing passed: ${[...new Set(statuses)].join()}`);
 });
 
 t.test('nobody slips past a guard by writing the path in another way', async (t) => {
