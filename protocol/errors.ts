@@ -50,6 +50,8 @@ export const ERRORS = Object.freeze({
     `Plugin "${p.name}": ${p.reason}`),
   ROUTE_UNKNOWN: entry(404, false, (p: { method: string; url: string }) =>
     `There is nothing at ${p.method} ${p.url}. See /docs for what there is.`),
+  INTERCEPTOR_FAILED: entry(503, true, (p: Caused) =>
+    `Plugin "${p.name}" must let this request pass and cannot: ${p.reason}.`),
   METHOD_NOT_ALLOWED: entry(405, false, (p: { method: string; url: string; allowed: string }) =>
     `${p.url} does not take ${p.method}; use ${p.allowed}.`),
   SERVICE_UNKNOWN: entry(500, false, (p: { service: string }) =>

@@ -2,6 +2,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { PlainError } from './errors.js';
 import type { EventFrameToHost, EventFrameToKernel } from './event-frames.js';
+import type { Outcome } from './interceptors.js';
 
 /** Header names and values in turn, in the order and case of the wire, as Node's `rawHeaders`. */
 export type FlatHeaders = readonly string[];
@@ -61,6 +62,26 @@ export interface CreditFrame { readonly kind: 'credit'; readonly id: number; rea
 /** Exchange `id` is over before its end: the client went away, the deadline passed, or the handler destroyed its answer. */
 export interface CancelFrame { readonly kind: 'cancel'; readonly id: number; readonly reason: string }
 
+/** What does the plugin's interceptor `index` say of this request of another plugin, or of the head of its answer? */
+export interface InspectFrame {
+  readonly kind: 'inspect';
+  /** Unique within the generation and grows by one. */
+  readonly id: number;
+  readonly index: number;
+  readonly method: string;
+  readonly url: string;
+  readonly headers: FlatHeaders;
+  readonly requestId: string;
+  readonly remoteAddress: string;
+  /** Who is to answer. */
+  readonly plugin: string;
+  /** Null while there is no answer. */
+  readonly response: { readonly statusCode: number; readonly headers: FlatHeaders } | null;
+}
+/** Nobody waits for the outcome of `id` any more. */
+export interface InspectCancelFrame { readonly kind: 'inspect-cancel'; readonly id: number; readonly reason: string }
+export interface InspectedFrame { readonly kind: 'inspected'; readonly id: number; readonly outcome: Outcome }
+
 /** The host asks for a database connection under a number of its own choice. */
 export interface LeaseOpenFrame { readonly kind: 'lease-open'; readonly lease: number }
 /** The connection is lent and idle. `processId` is that of its PostgreSQL backend. */
@@ -93,12 +114,14 @@ export interface FatalFrame { readonly kind: 'fatal'; readonly error: PlainError
 export type KernelToHostFrame =
   | RequestFrame | UpgradeFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseGrantedFrame | LeaseDataFrame | LeaseCreditFrame | LeaseRecallFrame | LeaseEndedFrame
+  | InspectFrame | InspectCancelFrame
   | ServiceOpenedFrame | ServiceAcceptFrame
   | EventFrameToHost;
 
 export type HostToKernelFrame =
   | HintsFrame | ResponseFrame | UpgradedFrame | ChunkFrame | EndFrame | CreditFrame | CancelFrame
   | LeaseOpenFrame | LeaseDataFrame | LeaseCreditFrame | LeaseReturnFrame
+  | InspectedFrame
   | ServiceOpenFrame
   | EventFrameToKernel
   | LogFrame | FatalFrame;

@@ -8,6 +8,7 @@ export type { MethodPromise } from './marks.js';
 export type { DurableEventInfo, DurableSubscribeOptions, EventInfo, EventMap, Events, PublishOptions } from './events.js';
 export type { TopicDeclaration } from './topics.js';
 export type { PluginStatus, Transition } from './lifecycle.js';
+export type { HeaderChanges, InterceptedRequest, InterceptedResponse, Interceptor, InterceptorAnswer } from './interceptors.js';
 export type { PluginLimits } from './limits.js';
 export type { Permission } from './permissions.js';
 export { BulkheadError } from './errors.js';

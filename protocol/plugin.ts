@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import type { Pool } from 'pg';
 import { MEMORY_BESIDE_HEAP_MB, MOUNTS_MAX, PLUGIN_LIMITS, PLUGIN_NAME_MAX_CHARACTERS, THREADS_MAX, type PluginLimits } from './limits.js';
 import { grantProblems, type Grant } from './grants.js';
+import { interceptorManifests, interceptorProblems, type Interceptor, type InterceptorManifest } from './interceptors.js';
 import { permissionProblems, type Permission } from './permissions.js';
 import { needProblems, offerProblems, readContracts, type ServiceContracts } from './contracts.js';
 import type { Events } from './events.js';
@@ -65,6 +66,8 @@ export interface PluginDefinition {
   readonly services?: OfferedServices | ((ctx: PluginContext) => OfferedServices);
   /** Topics that it publishes, as far as there is something to say of them: `{ 'order.placed': { durable: true } }`. */
   readonly topics?: Readonly<Record<string, TopicDeclaration>>;
+  /** What it does with the requests of other plugins, from the moment that it has been loaded; see `Interceptor`. */
+  readonly interceptors?: readonly Interceptor<PluginContext>[];
   /** Prepares what the plugin needs, such as tables. Other plugins may not be there yet. */
   init?(ctx: PluginContext): void | Promise<void>;
   /** Registers routes, hooks and Fastify plugins. */
@@ -95,6 +98,7 @@ export interface PluginManifest {
   /** What it offers, as data. */
   readonly services: ServiceContracts;
   readonly topics: Readonly<Record<string, TopicDeclaration>>;
+  readonly interceptors: readonly InterceptorManifest[];
 }
 
 /** One route of a plugin as data, for the documentation. */
@@ -153,7 +157,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   }
   const definition = exported as Record<string, unknown>;
   const problems: string[] = [];
-  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], requires = [], optional = [], services = {}, topics = {} } = definition;
+  const { name, version, description = '', mounts = [], limits = {}, threads = 1, permissions = [], grants = [], requires = [], optional = [], services = {}, topics = {}, interceptors = [] } = definition;
 
   if (typeof name !== 'string') problems.push('`name` must be a string');
   else if (name !== folder) problems.push(`\`name\` is "${name}" but its folder is "${folder}"; they must be the same`);
@@ -166,6 +170,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
   problems.push(...mountProblems(mounts), ...limitProblems(limits), ...permissionProblems('`permissions`', permissions), ...grantProblems(grants, name, pluginNameProblem), ...needProblems('`requires`', requires), ...needProblems('`optional`', optional));
   if (typeof services !== 'function') problems.push(...offerProblems(services));
   problems.push(...topicsProblems(topics));
+  problems.push(...interceptorProblems(interceptors));
   if (problems.length > 0) return { problems };
 
   return {
@@ -182,6 +187,7 @@ export function readManifest(exported: unknown, folder: string): { readonly mani
       optional: optional as string[],
       services: {},
       topics: readTopics(topics as Readonly<Record<string, TopicDeclaration>>),
+      interceptors: interceptorManifests(interceptors as unknown[]),
     },
   };
 }

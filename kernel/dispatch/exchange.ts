@@ -1,28 +1,28 @@
 // One accepted HTTP request and its exactly one answer, over real sockets on one side and frames on the other. Must not know plugins' states or who else is in flight.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { BulkheadError } from '../../protocol/errors.js';
-import { movedBytes, SendWindow } from '../../protocol/flow.js';
-import type { ChunkFrame, EndFrame, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
-import { BODY_INLINE_MAX_BYTES, EARLY_HINTS_MAX } from '../../protocol/limits.js';
-import { answerError } from './answers.js';
-import { pairs, readHead, readHints } from './head.js';
-import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
-import { Delivery, pump } from './relay.js';
-
-/** RFC 9110, 9.2.2. */
-const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
+import type { ChunkFrame, EndFrame, FlatHeaders, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
+import { EARLY_HINTS_MAX } from '../../protocol/limits.js';
+import { review, type Inspectable, type Review } from '../intercept/inspection.js';
+import { marked, type Passage } from '../intercept/interceptors.js';
+import { answerError, answerInstead, type InterceptorsAnswer } from './answers.js';
+import { pairs, readHead, readHints, writeHead } from './head.js';
+import { isIdempotent, requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
+import { Delivery } from './relay.js';
+import { Upload } from './upload.js';
 
 const NO_BYTES = new Uint8Array();
 
-export class Exchange implements OpenRequest {
+export class Exchange implements OpenRequest, Inspectable {
   readonly requestId: string;
   readonly target: Target;
   readonly #req: IncomingMessage;
   readonly #res: ServerResponse;
-  readonly #upload = new SendWindow();
+  readonly #passage: Passage | null;
+  readonly #upload: Upload;
   readonly #download: Delivery;
-  #body: Uint8Array | null = null;
-  #streams = false;
+  /** An answer whose head interceptors are asked about, and the end of its body, if that has come. */
+  #reviewed: { readonly review: Review; end: EndFrame | null } | null = null;
   /** The length that the answer's head promises, or null; and what has been sent of it. */
   #promisedBytes: number | null = null;
   #sentBytes = 0;
@@ -30,21 +30,22 @@ export class Exchange implements OpenRequest {
   #hints = 0;
   #id = 0;
   #send: SendFrame | null = null;
-  #pumping = false;
-  /** Whether anything of a streamed body has left: it cannot be sent again. */
-  #bodyLeft = false;
 
+  headers: FlatHeaders;
   deadline = 0;
   interruptions = 0;
   kills = 0;
   /** Called when the answer is complete, refused, or nobody is left to read it. */
   onOver: ((request: OpenRequest) => void) | null = null;
 
-  constructor(req: IncomingMessage, res: ServerResponse, requestId: string, target: Target) {
+  constructor(req: IncomingMessage, res: ServerResponse, requestId: string, target: Target, passage: Passage | null = null) {
     this.#req = req;
+    this.headers = req.rawHeaders;
+    this.#passage = passage;
     this.#res = res;
     this.requestId = requestId;
     this.target = target;
+    this.#upload = new Upload(req, target.bodyLimitBytes, this, () => this.#refuseBody());
     this.#download = new Delivery(res, (bytes) => {
       if (!this.#over) this.#send?.({ kind: 'credit', id: this.#id, bytes });
     });
@@ -62,11 +63,11 @@ export class Exchange implements OpenRequest {
   }
 
   get repeatable(): boolean {
-    return !this.#over && !this.answering && !this.#bodyLeft;
+    return !this.#over && !this.answering && !this.#upload.left;
   }
 
   get idempotent(): boolean {
-    return IDEMPOTENT.has(this.method);
+    return isIdempotent(this.method);
   }
 
   get lasting(): boolean {
@@ -77,8 +78,13 @@ export class Exchange implements OpenRequest {
     return this.#id;
   }
 
+  /** For its host: it does so also while interceptors are asked about the head. */
   get answering(): boolean {
-    return this.#res.headersSent;
+    return this.#res.headersSent || this.#reviewed !== null;
+  }
+
+  get send(): SendFrame | null {
+    return this.#send;
   }
 
   get method(): string {
@@ -89,47 +95,27 @@ export class Exchange implements OpenRequest {
     return this.#req.url ?? '/';
   }
 
-  /** Reads a small body whole, so that it can travel with the request; leaves a large one for the stream. Null when there is nothing to wait for. */
-  prepare(): Promise<void> | null {
-    const { 'content-length': length, 'transfer-encoding': encoding } = this.#req.headers;
-    const declared = Number(length ?? 0);
-    if (declared > this.target.bodyLimitBytes) this.#refuseBody();
-    else if (encoding !== undefined || declared > BODY_INLINE_MAX_BYTES) this.#streams = true;
-    else if (declared > 0) return this.#readBody(declared);
-    return null;
+  get remoteAddress(): string {
+    return this.#req.socket.remoteAddress ?? '';
   }
 
-  /** With events, because to iterate over a stream costs as much as all the rest of a small request. */
-  #readBody(declared: number): Promise<void> {
-    const body = new Uint8Array(declared);
-    let filled = 0;
-    return new Promise((resolve) => {
-      this.#req.on('data', (chunk: Buffer) => {
-        body.set(chunk, filled);
-        filled += chunk.byteLength;
-      });
-      this.#req.once('end', () => {
-        this.#body = body;
-        resolve();
-      });
-      this.#req.once('close', resolve); // the client went away, which the answer hears as well
-    });
+  /** Reads a small body whole. Null when there is nothing to wait for. */
+  prepare(): Promise<void> | null {
+    return this.#upload.prepare();
   }
 
   begin(id: number, send: SendFrame): void {
     this.#id = id;
     this.#send = send;
     // The body is cloned and not moved: it may be needed again.
-    send(requestFrame(id, this.#req, this.requestId, this.deadline, this.target, this.#body, this.#streams));
-    if (!this.#streams) return;
-    if (this.#pumping) this.#req.resume();
-    else this.#pump();
+    send(requestFrame(id, this.#req, this.requestId, this.deadline, this.target, this.headers, this.#upload.body, this.#upload.streams));
+    this.#upload.begin();
   }
 
   suspend(): void {
     this.#id = 0;
     this.#send = null;
-    if (this.#pumping) this.#req.pause();
+    this.#upload.suspend();
   }
 
   upgraded(): never {
@@ -152,6 +138,7 @@ export class Exchange implements OpenRequest {
     const status = frame.statusCode | 0; // as `writeHead` reads it
     const hasBody = this.#hasBody(status);
     try {
+      if (this.#reviewed !== null) throw new TypeError('it has two heads');
       const { headers, length } = readHead(frame.headers, this.requestId, status, hasBody && this.#req.httpVersion !== '1.0');
       this.#promisedBytes = hasBody ? length : null;
       // Without a final status the client would wait on; with a wrong length it would take the rest for its next answer.
@@ -160,12 +147,36 @@ export class Exchange implements OpenRequest {
         const bytes = frame.body === null ? 0 : Buffer.byteLength(frame.body);
         if (this.#promisedBytes !== bytes) return this.giveUp(`it promised ${this.#promisedBytes} bytes and gave ${bytes}`);
       }
-      if (frame.dateless) this.#res.sendDate = false;
-      if (frame.statusMessage === '') this.#res.writeHead(status, headers);
-      else this.#res.writeHead(status, frame.statusMessage, headers);
+      if (this.#passage?.reviewed) return this.#review(frame, status, headers);
+      writeHead(this.#res, frame, status, this.#passage === null ? headers : marked(headers, this.#passage));
     } catch (error) {
       return this.giveUp((error as Error).message);
     }
+    this.#writeBody(frame);
+  }
+
+  /** Lets interceptors see the head; meanwhile the body waits. */
+  #review(frame: ResponseFrame, status: number, headers: FlatHeaders): void {
+    this.#reviewed = { review: review(this, this.#passage!, status, headers), end: null };
+    // All of it is here: its host has nothing more to do with it, and may end.
+    if (!frame.streams) this.#release();
+    void this.#reviewed.review.verdict.then((verdict) => {
+      if (this.#over) return;
+      if ('error' in verdict) return this.fail(verdict.error);
+      const { end } = this.#reviewed!;
+      this.#reviewed = null;
+      try {
+        writeHead(this.#res, frame, status, verdict.headers);
+      } catch (error) {
+        return this.giveUp((error as Error).message);
+      }
+      this.#writeBody(frame);
+      this.#download.release();
+      if (end !== null) this.complete(end);
+    });
+  }
+
+  #writeBody(frame: ResponseFrame): void {
     if (frame.streams) {
       // The head goes at once, in its own encoding: that of `flushHeaders` is another.
       this.#res.write(NO_BYTES);
@@ -183,7 +194,7 @@ export class Exchange implements OpenRequest {
       this.giveUp('it is longer than promised');
       return false;
     }
-    this.#download.write(data);
+    this.#download[this.#reviewed === null ? 'write' : 'hold'](data);
     return true;
   }
 
@@ -191,13 +202,17 @@ export class Exchange implements OpenRequest {
     if (this.#over) return;
     if (!this.answering) throw new TypeError('its head is missing');
     if (this.#promisedBytes !== null && this.#sentBytes < this.#promisedBytes) return this.giveUp('it is shorter than promised');
+    if (this.#reviewed !== null) {
+      this.#reviewed.end = frame;
+      return this.#release();
+    }
     if (frame.trailers.length > 0) this.#res.addTrailers(pairs(frame.trailers));
     this.#res.end();
     this.#finish(null);
   }
 
   credit(bytes: number): void {
-    this.#upload.grant(bytes);
+    this.#upload.credit(bytes);
   }
 
   /** Cuts the connection when the head has left already. */
@@ -207,16 +222,29 @@ export class Exchange implements OpenRequest {
 
   fail(error: BulkheadError): void {
     if (this.#over) return;
-    answerError(this.#res, error, this.requestId);
+    answerError(this.#res, error, this.requestId, this.#passage?.marks);
     this.#finish(error.code);
+  }
+
+  answer(answer: InterceptorsAnswer): void {
+    answerInstead(this.#res, answer, this.requestId, this.#passage?.marks);
+    this.#finish(null);
   }
 
   #finish(cancel: string | null): void {
     this.#over = true;
-    // Nobody wants the rest of the body, but the client must get rid of it, or its connection stands still.
-    if (this.#streams) this.#req.resume();
+    this.#reviewed?.review.cancel(cancel ?? 'it has been answered');
+    this.#download.discard();
+    this.#upload.discard();
     if (cancel !== null) this.#send?.({ kind: 'cancel', id: this.#id, reason: cancel });
     this.onOver?.(this);
+  }
+
+  /** Its host is done, whatever becomes of what it has given. */
+  #release(): void {
+    this.onOver?.(this);
+    this.onOver = null;
+    this.#send = null;
   }
 
   #hasBody(statusCode: number): boolean {
@@ -226,24 +254,5 @@ export class Exchange implements OpenRequest {
   #refuseBody(): void {
     if (!this.answering) this.#res.setHeader('connection', 'close'); // the rest of the body is not worth reading
     this.fail(new BulkheadError('PAYLOAD_TOO_LARGE', { name: this.target.plugin, limitBytes: this.target.bodyLimitBytes }));
-  }
-
-  #pump(): void {
-    this.#pumping = true;
-    let received = 0;
-    pump(this.#req, this.#upload, (chunk) => {
-      received += chunk.byteLength;
-      if (!this.#over && received > this.target.bodyLimitBytes) this.#refuseBody();
-      if (this.#over) return false;
-      this.#bodyLeft = true;
-      const data = movedBytes(chunk);
-      this.#send?.({ kind: 'chunk', id: this.#id, data }, [data.buffer]);
-      return true;
-    });
-    this.#req.once('end', () => {
-      this.#bodyLeft = true;
-      if (!this.#over) this.#send?.({ kind: 'end', id: this.#id, trailers: this.#req.rawTrailers });
-    });
-    this.#req.once('error', () => {}); // the client went away; 'close' of the response says so
   }
 }

@@ -1,7 +1,7 @@
 // The head of an answer, and hints before it, on their way from a host to the client. Must not know the answer's body.
-import { validateHeaderName, validateHeaderValue } from 'node:http';
+import { validateHeaderName, validateHeaderValue, type ServerResponse } from 'node:http';
 import { REQUEST_ID_HEADER } from '../../protocol/errors.js';
-import type { FlatHeaders, HintsFrame } from '../../protocol/frames.js';
+import type { FlatHeaders, HintsFrame, ResponseFrame } from '../../protocol/frames.js';
 import { EARLY_HINT_MAX_CHARACTERS } from '../../protocol/limits.js';
 
 export interface AnswerHead {
@@ -34,6 +34,13 @@ export function readHead(flat: FlatHeaders, requestId: string, status: number, c
   }
   if (!named) headers.push(REQUEST_ID_HEADER, requestId);
   return { headers, length };
+}
+
+/** Throws when Node cannot send it. */
+export function writeHead(res: ServerResponse, { dateless, statusMessage }: ResponseFrame, status: number, headers: FlatHeaders): void {
+  if (dateless) res.sendDate = false;
+  if (statusMessage === '') res.writeHead(status, headers as string[]);
+  else res.writeHead(status, statusMessage, headers as string[]);
 }
 
 /** Fewer links than Node's own pattern takes, and none that makes it go back: it needs seconds for a wrong link of a hundred characters. */

@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import type { BulkheadError } from '../../protocol/errors.js';
-import type { ChunkFrame, EndFrame, HintsFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, EndFrame, FlatHeaders, HintsFrame, KernelToHostFrame, RequestFrame, ResponseFrame } from '../../protocol/frames.js';
 
 export type SendFrame = (frame: KernelToHostFrame, transfer?: readonly ArrayBuffer[]) => void;
 
@@ -57,8 +57,15 @@ export interface OpenRequest {
   fail(error: BulkheadError): void;
 }
 
+/** RFC 9110, 9.2.2. */
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
+
+export function isIdempotent(method: string): boolean {
+  return IDEMPOTENT.has(method);
+}
+
 /** A request as its host is told of it; `deadline` as `performance.now()` counts. */
-export function requestFrame(id: number, req: IncomingMessage, requestId: string, deadline: number, { url, mount }: Target, body: Uint8Array | null, streams: boolean): RequestFrame {
+export function requestFrame(id: number, req: IncomingMessage, requestId: string, deadline: number, { url, mount }: Target, headers: FlatHeaders, body: Uint8Array | null, streams: boolean): RequestFrame {
   const { socket } = req;
   return {
     kind: 'request',
@@ -68,7 +75,7 @@ export function requestFrame(id: number, req: IncomingMessage, requestId: string
     originalUrl: req.url ?? '/',
     mount,
     httpVersion: req.httpVersion,
-    headers: req.rawHeaders,
+    headers,
     body,
     streams,
     requestId,

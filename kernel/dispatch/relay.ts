@@ -20,6 +20,8 @@ export class Delivery {
   readonly #window = new ReceiveWindow();
   /** What the client's connection has not taken yet. */
   readonly #waiting = new Set<Uint8Array>();
+  /** What is not for the client yet. */
+  #held: Uint8Array[] = [];
 
   /** Credit for the host follows what the client's connection has taken, so that a slow client does not fill the kernel. */
   constructor(target: Writable, grant: (bytes: number) => void) {
@@ -30,6 +32,28 @@ export class Delivery {
   /** Hands on the bytes, or what is `written` in their place. Throws when they are more than the host had credit for. */
   write(data: Uint8Array, written = data): void {
     this.#window.admit(data.byteLength);
+    this.#pass(data, written);
+  }
+
+  /** Keeps the bytes until `release` or `discard`. Throws when they are more than the host had credit for: it gets none for them meanwhile. */
+  hold(data: Uint8Array): void {
+    this.#window.admit(data.byteLength);
+    this.#held.push(data);
+  }
+
+  release(): void {
+    const held = this.#held;
+    this.#held = [];
+    for (const data of held) this.#pass(data, data);
+  }
+
+  /** They are for nobody. */
+  discard(): void {
+    for (const data of this.#held) giveBack(data);
+    this.#held = [];
+  }
+
+  #pass(data: Uint8Array, written: Uint8Array): void {
     this.#waiting.add(data);
     this.#target.write(written, () => {
       this.#done(data);

@@ -3,14 +3,15 @@ import { ServerResponse, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { BulkheadError } from '../../protocol/errors.js';
 import { movedBytes, ownedBytes, SendWindow } from '../../protocol/flow.js';
-import type { ChunkFrame } from '../../protocol/frames.js';
+import type { ChunkFrame, FlatHeaders } from '../../protocol/frames.js';
 import { KEEP_ALIVE_TIMEOUT_MS } from '../../protocol/limits.js';
-import { answerError } from './answers.js';
+import type { Inspectable } from '../intercept/inspection.js';
+import { answerError, answerInstead, type InterceptorsAnswer } from './answers.js';
 import { HandshakeAnswer } from './handshake.js';
 import { requestFrame, type OpenRequest, type SendFrame, type Target } from './open-request.js';
 import { Delivery, pump } from './relay.js';
 
-export class Tunnel implements OpenRequest {
+export class Tunnel implements OpenRequest, Inspectable {
   readonly requestId: string;
   readonly target: Target;
   /** What a plugin has done before it answered is not known, and the client may have sent it more than a head. */
@@ -27,6 +28,7 @@ export class Tunnel implements OpenRequest {
   #accepted = false;
   readonly #handshake = new HandshakeAnswer();
   #over = false;
+  headers: FlatHeaders;
   deadline = 0;
   interruptions = 0;
   kills = 0;
@@ -35,6 +37,7 @@ export class Tunnel implements OpenRequest {
   /** Nothing is read of the socket, whose errors somebody else hears, before a host has accepted. `decline` is called when nobody there takes it: the socket is as it was then. */
   constructor(req: IncomingMessage, socket: Socket, head: Uint8Array, requestId: string, target: Target, decline: () => void) {
     this.#req = req;
+    this.headers = req.rawHeaders;
     this.#socket = socket;
     this.#head = head;
     this.requestId = requestId;
@@ -52,6 +55,10 @@ export class Tunnel implements OpenRequest {
 
   get originalUrl(): string {
     return this.#req.url ?? '/';
+  }
+
+  get remoteAddress(): string {
+    return this.#socket.remoteAddress ?? '';
   }
 
   get id(): number {
@@ -78,7 +85,7 @@ export class Tunnel implements OpenRequest {
     this.#id = id;
     this.#send = send;
     // Copied, because what came with the head is a view of all that was read at once.
-    send({ ...requestFrame(id, this.#req, this.requestId, this.deadline, this.target, ownedBytes(this.#head), true), kind: 'upgrade' });
+    send({ ...requestFrame(id, this.#req, this.requestId, this.deadline, this.target, this.headers, ownedBytes(this.#head), true), kind: 'upgrade' });
   }
 
   suspend(): void {
@@ -134,13 +141,23 @@ export class Tunnel implements OpenRequest {
     if (this.#over) return;
     if (this.answering) this.#socket.destroy();
     else {
-      const res = new ServerResponse(this.#req);
-      res.shouldKeepAlive = false;
-      res.assignSocket(this.#socket);
-      answerError(res, error, this.requestId);
+      answerError(this.#response(), error, this.requestId);
       this.#close();
     }
     this.#finish(error.code);
+  }
+
+  /** Before any host has it. */
+  answer(answer: InterceptorsAnswer): void {
+    answerInstead(this.#response(), answer, this.requestId);
+    this.#conclude();
+  }
+
+  #response(): ServerResponse {
+    const res = new ServerResponse(this.#req);
+    res.shouldKeepAlive = false;
+    res.assignSocket(this.#socket);
+    return res;
   }
 
   #open(): void {

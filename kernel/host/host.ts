@@ -133,6 +133,8 @@ export class Host implements HostApi {
         return this.#transport.handle(frame);
       case 'lease-granted': case 'lease-data': case 'lease-credit': case 'lease-recall': case 'lease-ended':
         return this.#tenant().database.handle(frame);
+      case 'inspect': case 'inspect-cancel':
+        return void this.#tenant().interception.handle(frame);
       case 'service-opened': case 'service-accept':
         return this.#tenant().services.handle(frame);
       case 'event': case 'durable-event': case 'event-answer':

@@ -11,9 +11,9 @@ const FIRST_WINS: ReadonlySet<string> = new Set([
   'last-modified', 'location', 'max-forwards', 'proxy-authorization', 'referer', 'retry-after', 'server', 'user-agent',
 ]);
 
-type HeaderObject = Record<string, string | string[] | undefined>;
+export type HeaderObject = Record<string, string | string[] | undefined>;
 
-function headerObject(flat: readonly string[]): HeaderObject {
+export function headerObject(flat: readonly string[]): HeaderObject {
   const headers: HeaderObject = {};
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i]!.toLowerCase();

@@ -10,6 +10,7 @@ import type { StatusBlock } from '../../protocol/status-block.js';
 import { createLentPool, type LentPool } from './database-client.js';
 import { HostEvents } from './events.js';
 import { ownServices } from './own-services.js';
+import { Interception } from './interception.js';
 import { HostServices } from './services.js';
 import { Tasks } from './task.js';
 
@@ -23,6 +24,7 @@ export interface Tenancy {
   readonly events: HostEvents;
   readonly database: LentPool;
   readonly tasks: Tasks;
+  readonly interception: Interception;
   readonly stopping: AbortController;
 }
 
@@ -42,7 +44,8 @@ export function createTenancy(exported: unknown, order: HostOrder, log: Logger, 
   const offered = offeredBy(definition, context);
   services.equip(ownServices({ log, config: order.config, tasks, status, calls: () => services.calls }), offered);
   const manifest: PluginManifest = { ...reading.manifest, threads, services: contractsOf(offered) };
-  return { definition, manifest, context, log, order, services, events, database, tasks, stopping };
+  const interception = new Interception(definition.interceptors ?? [], context, send, tasks, log);
+  return { definition, manifest, context, log, order, services, events, database, tasks, interception, stopping };
 }
 
 function offeredBy({ name, services = {} }: PluginDefinition, context: PluginContext): Record<string, object> {

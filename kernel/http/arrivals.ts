@@ -12,7 +12,13 @@ export class Arrivals {
     this.#supervisor = supervisor;
   }
 
-  /** Resolves with the plugin that has the path, once it has; with undefined when the boot is over or KERNEL_BOOT_WAIT_MS have passed without it. */
+  /** The plugin that has the path, when it is known as well who has a say in its requests. */
+  now(path: string): Mounted<Lifecycle> | undefined {
+    const { interceptors, mounts } = this.#supervisor;
+    return interceptors.complete ? mounts.resolve(path) : undefined;
+  }
+
+  /** Resolves with the plugin that has the path, once it has and a guard cannot be missing; with undefined when the boot is over or KERNEL_BOOT_WAIT_MS have passed without it. */
   async of(path: string): Promise<Mounted<Lifecycle> | undefined> {
     const supervisor = this.#supervisor;
     if (supervisor.booted || this.#waiting >= KERNEL_BOOT_WAITING_MAX) return undefined;
@@ -25,11 +31,13 @@ export class Arrivals {
           resolve(mounted);
         };
         const timer = setTimeout(() => settle(undefined), KERNEL_BOOT_WAIT_MS);
-        const forget = supervisor.onTransition(() => {
-          const mounted = supervisor.mounts.resolve(path);
+        const look = (): void => {
+          const mounted = this.now(path);
           if (mounted !== undefined) settle(mounted);
-        });
-        void supervisor.whenBooted.then(() => settle(supervisor.mounts.resolve(path)));
+        };
+        const forget = supervisor.onTransition(look);
+        void supervisor.interceptors.whenComplete.then(look);
+        void supervisor.whenBooted.then(() => settle(this.now(path)));
       });
     } finally {
       this.#waiting -= 1;

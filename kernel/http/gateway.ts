@@ -6,6 +6,8 @@ import { BulkheadError } from '../../protocol/errors.js';
 import { answerError } from '../dispatch/answers.js';
 import { Exchange } from '../dispatch/exchange.js';
 import type { Target } from '../dispatch/open-request.js';
+import { inspect } from '../intercept/inspection.js';
+import type { Destination } from '../intercept/interceptors.js';
 import type { Lifecycle } from '../plugins/lifecycle.js';
 import type { Mounted } from '../plugins/mounts.js';
 import type { Supervisor } from '../plugins/supervisor.js';
@@ -15,11 +17,11 @@ import type { IdOfRequest } from './request-id.js';
 /** Takes a request before the kernel's Fastify sees it, when a plugin has its path; false when none has. No path of the kernel's own can be a plugin's. */
 export type Shortcut = (req: IncomingMessage, res: ServerResponse, idOf: IdOfRequest) => boolean;
 
-export function shortcut(supervisor: Supervisor): Shortcut {
+export function shortcut(supervisor: Supervisor, arrivals: Arrivals): Shortcut {
   return (req, res, idOf) => {
-    const mounted = supervisor.mounts.resolve(pathOf(req));
+    const mounted = arrivals.now(pathOf(req));
     if (mounted === undefined) return false;
-    admit(mounted, req, res, idOf(req));
+    admit(supervisor, mounted, req, res, idOf(req));
     return true;
   };
 }
@@ -44,18 +46,27 @@ export function registerGateway(app: FastifyInstance, supervisor: Supervisor, ar
 
 async function forward(supervisor: Supervisor, arrivals: Arrivals, { raw, id }: FastifyRequest, reply: FastifyReply): Promise<void> {
   const path = pathOf(raw);
-  const mounted = supervisor.mounts.resolve(path) ?? (await arrivals.of(path));
+  const mounted = arrivals.now(path) ?? (await arrivals.of(path));
   if (mounted === undefined) return answerError(reply.raw, absence(supervisor, raw.method ?? 'GET', path), id);
-  admit(mounted, raw, reply.raw, id);
+  admit(supervisor, mounted, raw, reply.raw, id);
 }
 
-function admit(mounted: Mounted<Lifecycle>, req: IncomingMessage, res: ServerResponse, requestId: string): void {
+function admit({ interceptors }: Supervisor, mounted: Mounted<Lifecycle>, req: IncomingMessage, res: ServerResponse, requestId: string): void {
   const { owner } = mounted;
-  const exchange = new Exchange(req, res, requestId, targetOf(mounted, req));
-  const prepared = exchange.prepare();
-  const enter = (): void => { if (!exchange.over) owner.gate.admit(exchange); };
-  if (prepared === null) enter();
-  else void prepared.then(enter);
+  const passage = interceptors.none ? null : interceptors.of(destinationOf(mounted, req));
+  const exchange = new Exchange(req, res, requestId, targetOf(mounted, req), passage);
+  const enter = (): void => {
+    const prepared = exchange.prepare();
+    const admitted = (): void => { if (!exchange.over) owner.gate.admit(exchange); };
+    if (prepared === null) admitted();
+    else void prepared.then(admitted);
+  };
+  if (passage === null || passage.requests.length === 0) enter();
+  else void inspect(exchange, passage, owner.record.limits.timeoutMs).then((passes) => { if (passes) enter(); });
+}
+
+export function destinationOf({ owner: { record }, prefix }: Mounted<Lifecycle>, req: IncomingMessage): Destination {
+  return { plugin: record.name, mounts: record.mounts, mount: prefix, path: pathOf(req), method: req.method ?? 'GET' };
 }
 
 export function targetOf({ owner: { record }, prefix }: Mounted<Lifecycle>, req: IncomingMessage): Target {

@@ -34,8 +34,8 @@ export interface ServerOptions {
 export async function createServer(options: ServerOptions): Promise<FastifyInstance> {
   const idOf = requestIds();
   let closing = false;
-  const take = shortcut(options.supervisor);
   const arrivals = new Arrivals(options.supervisor);
+  const take = shortcut(options.supervisor, arrivals);
   const upgrades = new Upgrades(options.supervisor, arrivals, idOf, () => closing);
   const app = bareServer(options.log, idOf, (answer) => {
     // Where Node knows the option it decides; elsewhere every request with the wish comes as an 'upgrade'.

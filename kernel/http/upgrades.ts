@@ -3,9 +3,10 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { isKernelPath } from '../../protocol/plugin.js';
 import { Tunnel } from '../dispatch/tunnel.js';
+import { inspect } from '../intercept/inspection.js';
 import type { Supervisor } from '../plugins/supervisor.js';
 import type { Arrivals } from './arrivals.js';
-import { pathOf, targetOf } from './gateway.js';
+import { destinationOf, pathOf, targetOf } from './gateway.js';
 import type { IdOfRequest } from './request-id.js';
 
 /** Of the names and values of a request Node may forget some when there are more. */
@@ -50,11 +51,13 @@ export class Upgrades {
     await freed(socket);
     if (!this.wanted(req)) return this.#putBack(req, socket, head);
     const path = pathOf(req);
-    const mounted = this.#supervisor.mounts.resolve(path) ?? (await this.#arrivals.of(path));
+    const mounted = this.#arrivals.now(path) ?? (await this.#arrivals.of(path));
     if (socket.destroyed) return;
     if (mounted === undefined) return this.#putBack(req, socket, head);
     const tunnel = new Tunnel(req, socket, head, this.#idOf(req), targetOf(mounted, req), () => this.#putBack(req, socket, head));
-    mounted.owner.gate.admit(tunnel);
+    const passage = this.#supervisor.interceptors.of(destinationOf(mounted, req));
+    const passes = passage === null || (await inspect(tunnel, passage, mounted.owner.record.limits.timeoutMs));
+    if (passes && !tunnel.over) mounted.owner.gate.admit(tunnel);
   };
 
   /**

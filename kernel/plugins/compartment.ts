@@ -13,6 +13,7 @@ import { Dispatcher, type RequestCounts } from '../dispatch/dispatcher.js';
 import type { OpenRequest } from '../dispatch/open-request.js';
 import type { Orphan } from '../dispatch/replay.js';
 import type { DurableEvents } from '../services/durable-events.js';
+import { Questions } from '../intercept/questions.js';
 import type { EventBus } from '../services/event-bus.js';
 import { EventParty, type EventCounts } from '../services/event-party.js';
 import type { Party, ServiceRegistry } from '../services/registry.js';
@@ -58,6 +59,7 @@ export class Compartment {
   readonly #party: Party;
   readonly #events: EventParty;
   readonly #log: Logger;
+  readonly questions = new Questions((frame) => this.#send(frame));
   #dispatcher: Dispatcher | null = null;
   #lending: Lending | null = null;
   readonly #watched: Watched;
@@ -151,8 +153,7 @@ export class Compartment {
   /** Lets open requests finish, then the plugin's `stop`, then ends the thread. What `stop` throws is thrown when all is over. */
   async stop(): Promise<void> {
     this.#ship.services.close(this.#party);
-    const drained = this.#dispatcher?.drained() ?? Promise.resolve();
-    const settled = Promise.all([drained, this.#events.drained()]);
+    const settled = Promise.all([this.#dispatcher?.drained(), this.questions.drained(), this.#events.drained()]);
     await within(Promise.race([settled, this.generation.gone]), this.#limits.drainTimeoutMs);
     await this.generation.stop();
   }
@@ -160,9 +161,9 @@ export class Compartment {
   /** One path for every death: give up the requests, revoke services and events, take the connections back. */
   #flood(death: Death): void {
     this.#ship.watchdog.unwatch(this.#watched);
-    const { lastRequest } = this.generation.status;
     const request = death.request ?? this.#begunRequest();
-    const orphans = this.#dispatcher?.abandon(death, lastRequest, this.#silentMs) ?? [];
+    const orphans = this.#dispatcher?.abandon(death, this.generation.status.lastRequest, this.#silentMs) ?? [];
+    this.questions.abandon();
     this.#ship.services.revoke(this.#party);
     this.#events.leave(death.kind === 'stopped' ? null : death.cause);
     void this.#lending?.revokeAll();
@@ -170,7 +171,7 @@ export class Compartment {
   }
 
   readonly #send = (frame: KernelToHostFrame, transfer?: Parameters<Generation['send']>[1]): boolean => {
-    if (frame.kind === 'request' || frame.kind === 'upgrade') this.#ship.watchdog.hurry();
+    if (frame.kind === 'request' || frame.kind === 'upgrade' || frame.kind === 'inspect') this.#ship.watchdog.hurry();
     return this.generation.send(frame, transfer);
   };
 
@@ -192,6 +193,7 @@ export class Compartment {
         return this.#dispatcher?.handle(frame);
       case 'lease-open': case 'lease-data': case 'lease-credit': case 'lease-return':
         return this.#lending?.handle(frame);
+      case 'inspected': return this.questions.handle(frame);
       case 'log': return this.#ship.writeLines(text(frame.lines));
       case 'fatal': return this.generation.crash(frame.error);
       case 'service-open': return this.#ship.services.connect(this.#party, number(frame.ref), text(frame.service));
@@ -205,7 +207,7 @@ export class Compartment {
     const mib = (bytes: number): number => Math.round(bytes / 2 ** 20);
     return {
       status: this.generation.status,
-      busy: () => (this.#dispatcher?.inFlight ?? 0) > 0,
+      busy: () => (this.#dispatcher?.inFlight ?? 0) + this.questions.pending > 0,
       measure: () => this.generation.measure(),
       unresponsiveAfterMs: BOOT_UNRESPONSIVE_AFTER_MS,
       hangTimeoutMs: BOOT_HANG_TIMEOUT_MS,

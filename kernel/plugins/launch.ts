@@ -91,6 +91,7 @@ export class Launch {
   /** To `registered`, from `stopped`. */
   forget(): void {
     this.#enrolment.leave();
+    this.#context.interceptors.withdraw(this.#record.name);
     this.#record.forgetCode();
     this.#code = null;
     if (!this.#record.is('registered')) this.#record.transition({ status: 'registered' }, 'unload');
@@ -110,5 +111,6 @@ export class Launch {
   #enrol(manifest: PluginManifest, force: boolean): void {
     this.#enrolment.check(manifest, force);
     this.#enrolment.enter(manifest);
+    this.#workers.declare(manifest);
   }
 }

@@ -1,6 +1,7 @@
 // What every plugin's lifecycle works with, and the operator's verbs. Must not know what they do.
 import type { HostOrder } from '../../protocol/host-api.js';
 import type { Dependencies } from '../services/dependencies.js';
+import type { Interceptors } from '../intercept/interceptors.js';
 import type { Bundler } from './bundler.js';
 import type { Ship } from './compartment.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -26,6 +27,7 @@ export interface LifecycleContext {
   readonly dependencies: Dependencies;
   /** Names of the plugins that run. */
   readonly running: () => readonly string[];
+  readonly interceptors: Interceptors;
   /** Bounds the boots of all plugins together. */
   readonly boots: Turnstile;
   /** And those of further workers within them, which must not keep a plugin that is down waiting. */

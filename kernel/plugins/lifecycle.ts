@@ -41,7 +41,7 @@ export class Lifecycle {
   }
 
   get status(): PluginDetails {
-    return statusOf(this.record, this.#workers.all, this.gate.waiting, this.missing);
+    return statusOf(this.record, this.#workers.all, { waiting: this.gate.waiting, missing: this.missing, interceptors: this.#context.interceptors.statusOf(this.record.name) });
   }
 
   /** What `resume` needs in the next kernel. */

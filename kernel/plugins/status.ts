@@ -5,6 +5,7 @@ import type { WorkerMemory } from '../../protocol/status-block.js';
 import type { TopicDeclaration } from '../../protocol/topics.js';
 import type { Dispatcher, RequestCounts } from '../dispatch/dispatcher.js';
 import type { EventCounts } from '../services/event-party.js';
+import type { InterceptorStatus } from '../intercept/interceptors.js';
 import type { Compartment } from './compartment.js';
 import type { PluginRecord, PluginSummary } from './record.js';
 
@@ -35,6 +36,8 @@ export interface PluginDetails extends PluginSummary {
   readonly events: EventCounts;
   /** Of its manifest. */
   readonly topics: Readonly<Record<string, TopicDeclaration>>;
+  /** What it does with the requests of others, and how often it was asked since it was loaded. */
+  readonly interceptors: readonly InterceptorStatus[];
   /** Oldest first, at most 20. */
   readonly transitions: readonly Transition[];
   /** Oldest first, at most 20. */
@@ -43,7 +46,15 @@ export interface PluginDetails extends PluginSummary {
   readonly restartAt: number | null;
 }
 
-export function statusOf(record: PluginRecord, compartments: readonly Compartment[], waiting: number, missing: readonly string[]): PluginDetails {
+export interface Surroundings {
+  /** Requests that wait for it to come back. */
+  readonly waiting: number;
+  /** Services that it requires and that are not there. */
+  readonly missing: readonly string[];
+  readonly interceptors: readonly InterceptorStatus[];
+}
+
+export function statusOf(record: PluginRecord, compartments: readonly Compartment[], { waiting, missing, interceptors }: Surroundings): PluginDetails {
   const { state } = record;
   const sum = (count: (dispatcher: Dispatcher) => number): number => compartments.reduce((all, { dispatcher }) => all + (dispatcher === null ? 0 : count(dispatcher)), 0);
   return {
@@ -66,6 +77,7 @@ export function statusOf(record: PluginRecord, compartments: readonly Compartmen
     services: [...new Set(compartments.flatMap(({ services }) => services))],
     events: { ...record.events },
     topics: record.manifest?.topics ?? {},
+    interceptors,
     transitions: [...record.transitions],
     deaths: [...record.deaths],
     restartAt: state.status === 'restarting' ? state.restartAt : null,

@@ -5,6 +5,7 @@ import { BulkheadError, toPlainError } from '../../protocol/errors.js';
 import { PARALLEL_BOOTS_MAX } from '../../protocol/limits.js';
 import { pluginNameProblem } from '../../protocol/plugin.js';
 import { Dependencies } from '../services/dependencies.js';
+import { Interceptors } from '../intercept/interceptors.js';
 import { Berths } from './berths.js';
 import { Bundler } from './bundler.js';
 import { takeCensus, type Census } from './census.js';
@@ -37,6 +38,7 @@ export interface SupervisorOptions {
 
 export class Supervisor {
   readonly mounts = new Mounts<Lifecycle>();
+  readonly interceptors = new Interceptors();
   readonly #lives = new Map<string, Lifecycle>();
   readonly #dependencies: Dependencies;
   readonly #catalog: Catalog;
@@ -101,7 +103,7 @@ export class Supervisor {
   async details(name: string): Promise<PluginDetails> {
     await this.#check(name);
     const life = this.#lives.get(name);
-    return life === undefined ? statusOf(this.#newRecord(name), [], 0, []) : life.status;
+    return life === undefined ? statusOf(this.#newRecord(name), [], { waiting: 0, missing: [], interceptors: [] }) : life.status;
   }
 
   /** Carries out an operator's verb, with `force` even if it breaks other plugins, and returns the resulting state. Throws what the error table says. */
@@ -132,8 +134,12 @@ export class Supervisor {
   /** Brings these to where they were, or shall be first; resolves when each is there or has failed once, which leaves the others alone. */
   async boot(priors: readonly PriorLife[]): Promise<void> {
     for (const { name } of priors) this.#dependencies.announce(name);
+    this.interceptors.expect(priors.map(({ name }) => name));
     await Promise.all([this.#catalog.scan(), this.#berths.clear()]);
-    await Promise.all(priors.map((prior) => this.#resume(prior).finally(() => this.#dependencies.arrived(prior.name))));
+    await Promise.all(priors.map((prior) => this.#resume(prior).finally(() => {
+      this.#dependencies.arrived(prior.name);
+      this.interceptors.settle(prior.name);
+    })));
     this.#booted = true;
     this.#haveBooted();
     this.#standby.open();
@@ -158,7 +164,10 @@ export class Supervisor {
     for (let left = this.lives; left.length > 0;) {
       const unused = left.filter(({ record: { name } }) => !left.some(({ record }) => record.name !== name && this.#dependencies.dependsOn(record.name, name)));
       // In a circle nobody is first.
-      const next = unused.length > 0 ? unused : left;
+      const idle = unused.length > 0 ? unused : left;
+      // Who is asked about the requests of the others stays until they are done.
+      const unasked = idle.filter(({ record }) => !this.interceptors.isAsked(record.name));
+      const next = unasked.length > 0 ? unasked : idle;
       await Promise.all(next.map((life) => life.perform('stop', undefined).catch((error: unknown) => {
         if ((error as BulkheadError).code !== 'PLUGIN_CONFLICT') this.#log.error({ plugin: life.record.name, err: toPlainError(error) }, 'did not stop cleanly');
       })));
@@ -189,6 +198,7 @@ export class Supervisor {
       mounts: this.mounts,
       dependencies: this.#dependencies,
       running: () => this.lives.filter(({ record }) => record.is('running')).map(({ record }) => record.name),
+      interceptors: this.interceptors,
       boots: this.#boots,
       furtherBoots: this.#furtherBoots,
       changed: (plugin) => this.#options.onChange?.(plugin),
@@ -201,6 +211,7 @@ export class Supervisor {
 
   #newRecord(name: string): PluginRecord {
     return new PluginRecord(name, this.#log, (transition) => {
+      this.interceptors.refresh();
       for (const listener of this.#listeners) listener(transition);
       this.#dependencies.changed();
       // Not before its services are there.

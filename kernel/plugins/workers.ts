@@ -13,6 +13,7 @@ import type { LifecycleContext } from './lifecycle-context.js';
 import type { PluginRecord } from './record.js';
 import type { Setback } from './restart-policy.js';
 import { Restarts } from './restarts.js';
+import { Watchman } from './watchman.js';
 
 interface Prepared {
   readonly compartment: Compartment;
@@ -114,6 +115,11 @@ export class Workers {
 
   #enter({ number }: Compartment): void {
     this.#record.generation = Math.max(this.#record.generation, number);
+  }
+
+  /** What its interceptors are is known. */
+  declare({ interceptors }: PluginManifest): void {
+    this.#context.interceptors.declare(new Watchman(this.#record, this), interceptors);
   }
 
   /** The first has started and takes requests; the others follow, each with all hooks of its own. */

@@ -1,9 +1,14 @@
-// What happens around every route of this plugin.
-import type { PluginApp } from 'bulkhead/protocol';
+// What happens around every route of this plugin, and around those of the others.
+import type { Interceptor, PluginApp, PluginContext } from 'bulkhead/protocol';
 
-/** Marks every answer, also those to mistakes. */
+const MARK = { 'X-Items-Plugin': 'enabled' };
+
+/** Marks every answer of this plugin, also those to mistakes. */
 export function markAnswers(app: PluginApp): void {
   app.addHook('onRequest', async (_request, reply) => {
-    void reply.header('X-Items-Plugin', 'enabled');
+    void reply.headers(MARK);
   });
 }
+
+/** Marks every answer of the others, for as long as this plugin runs. */
+export const markOthers: Interceptor<PluginContext> = { failMode: 'open', onResponse: { headers: MARK } };

@@ -2,6 +2,7 @@
 import { Type } from '@sinclair/typebox';
 import { definePlugin, method } from 'bulkhead/protocol';
 import { ItemsCrud } from './crud.js';
+import { markOthers } from './middleware.js';
 import { registerRoutes } from './routes.js';
 import { ItemsService } from './services.js';
 
@@ -15,6 +16,7 @@ export default definePlugin({
   // Nearly every request is one query: the more of them are under way, the less each costs.
   limits: { connections: 10 },
   grants: [{ to: 'analytics', tables: ['items'], privileges: ['select'] }],
+  interceptors: [markOthers],
   services({ db }) {
     items = new ItemsService(new ItemsCrud(db));
     return {

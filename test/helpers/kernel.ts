@@ -53,8 +53,8 @@ export interface TestKernel {
   stop(): Promise<void>;
 }
 
-/** `environment` is what a real environment would hold; plugins come from the repository, the fixtures and `pluginsDir`. */
-export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Record<string, string> = {}): Promise<TestKernel> {
+/** `environment` is what a real environment would hold; plugins come from the repository, the fixtures and `pluginsDir`. `onListening` is called before they have booted. */
+export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Record<string, string> = {}, onListening = (_url: string): void => {}): Promise<TestKernel> {
   const [{ parseConfig }, { startKernel }, { createLogger }, { startEmbeddedDatabase }] = await Promise.all([
     built<typeof ConfigModule>('config.js'), built<typeof KernelModule>('kernel.js'), built<typeof LoggerModule>('logger.js'), built<typeof EmbeddedModule>('database/embedded.js'),
   ]);
@@ -88,6 +88,7 @@ export async function startTestKernel(t: Pick<Test, 'teardown'>, environment: Re
     await stop();
     await rm(dataDir, { recursive: true, force: true });
   });
+  onListening(url);
   await kernel.booted;
 
   const request: TestKernel['request'] = async (method, path, body, headers = {}) => {

@@ -17,7 +17,7 @@ function request(method = 'GET', url = '/x'): { readonly exchange: Exchange; rea
   const req = Object.assign(new EventEmitter(), { method, url, headers: {}, rawHeaders: [], httpVersion: '1.1', socket: {} });
   let body: { statusCode: number; code: string } | null = null;
   const res = Object.assign(new EventEmitter(), {
-    headersSent: false, writableEnded: false, destroyed: false, statusCode: 200, getHeaderNames: () => [], setHeader() {},
+    headersSent: false, writableEnded: false, destroyed: false, statusCode: 200, getHeaderNames: () => [], setHeader() {}, appendHeader() {},
     end(text: string) { body = JSON.parse(text) as typeof body; },
   });
   const exchange = new Exchange(req as unknown as IncomingMessage, res as unknown as ServerResponse, 'id', { plugin: 'p', mount: '/p', url, bodyLimitBytes: 1 });

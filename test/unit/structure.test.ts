@@ -6,6 +6,7 @@ import { BulkheadError, ERRORS, toPlainError, type ErrorCode } from '../../proto
 import * as databaseLimits from '../../protocol/database-limits.js';
 import * as eventLimits from '../../protocol/event-limits.js';
 import * as guardianLimits from '../../protocol/guardian-limits.js';
+import * as interceptorLimits from '../../protocol/interceptor-limits.js';
 import * as generalLimits from '../../protocol/limits.js';
 import * as serviceLimits from '../../protocol/service-limits.js';
 import { ROOT } from '../helpers/kernel.js';
@@ -86,7 +87,7 @@ t.test('the environment is read in one file', async (t) => {
 });
 
 t.test('every number of the limits is in bounds and has its unit in its name', async (t) => {
-  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...eventLimits, ...guardianLimits, ...serviceLimits })) {
+  for (const [name, value] of Object.entries({ ...generalLimits, ...databaseLimits, ...eventLimits, ...guardianLimits, ...interceptorLimits, ...serviceLimits })) {
     if (typeof value === 'number') {
       t.ok(Number.isSafeInteger(value) && value > 0, `${name} is a positive whole number`);
       t.match(name, /_(MS|BYTES|MB|FRAMES|MESSAGES|ENTRIES|CHARACTERS|MAX|PENDING|QUARANTINE|PERCENT|MIN)$/, `${name} says what it counts`);
@@ -96,6 +97,7 @@ t.test('every number of the limits is in bounds and has its unit in its name', a
 
 t.test('every error of the design has its status and a message that says what to do', async (t) => {
   const table: Readonly<Record<string, number>> = {
+    INTERCEPTOR_FAILED: 503,
     PLUGIN_UNKNOWN: 404, PLUGIN_NAME_INVALID: 400, PLUGIN_NOT_RUNNING: 503, PLUGIN_QUARANTINED: 503, PLUGIN_CRASHED: 502, PLUGIN_UNRESPONSIVE: 504,
     PLUGIN_OVERLOADED: 503, PLUGIN_TIMEOUT: 504, PLUGIN_LOAD_FAILED: 422, PLUGIN_START_FAILED: 422, PLUGIN_CONFLICT: 409, SERVICE_UNKNOWN: 500,
     SERVICE_UNAVAILABLE: 503, SERVICE_FORBIDDEN: 500, DEPENDENCY_MISSING: 409, DEPENDENCY_CYCLE: 409, DATABASE_UNAVAILABLE: 503, DATABASE_BUSY: 503, DATABASE_SETUP_FAILED: 500, PLUGIN_MIGRATION_FAILED: 422, PAYLOAD_TOO_LARGE: 413, OPERATOR_UNAUTHORIZED: 401, OPERATOR_FORBIDDEN: 403, KERNEL_STOPPING: 503,
