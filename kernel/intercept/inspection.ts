@@ -26,6 +26,9 @@ export interface Review {
   readonly cancel: (reason: string) => void;
 }
 
+/** A timer may ring so much before its time by the clock. */
+const TIMER_EARLY_MS = 1;
+
 /** Resolves to whether the request may go on, within `limitMs`; else it has been answered. */
 export async function inspect(request: Inspectable, { requests }: Passage, limitMs: number): Promise<boolean> {
   const until = performance.now() + limitMs;
@@ -43,7 +46,7 @@ export async function inspect(request: Inspectable, { requests }: Passage, limit
     } else if (outcome.kind === 'answer') {
       request.answer(outcome);
       return false;
-    } else if (performance.now() >= until) return late(request, limitMs);
+    } else if (performance.now() + TIMER_EARLY_MS >= until) return late(request, limitMs);
     else if (station.manifest.failMode === 'closed') {
       request.fail(failureOf(station, outcome.reason));
       return false;
