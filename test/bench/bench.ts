@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import type { LoadResult } from '../helpers/load.js';
 import { CASES, ROWS, type Case } from './cases.js';
+import { CALLS, callsTable, measureCalls } from './calls.js';
 import { cpuTime } from './cpu.js';
 import { withDatabase, withInstalledDatabase } from './database.js';
 import { IDLE, idleTable, measureIdle } from './idle.js';
@@ -45,9 +46,10 @@ async function main(): Promise<void> {
   const cases = CASES.filter(({ name }) => isAsked(name));
   const rows = cases.length > 0 ? await compare(cases) : [];
   const neighbours = isAsked(NEIGHBOURS) ? await measureNeighbours() : null;
+  const calls = isAsked(CALLS) ? await measureCalls() : null;
   const idle = isAsked(IDLE) ? await measureIdle() : null;
-  if (json) return void process.stdout.write(`${JSON.stringify({ machine: machine(), rounds: ROUNDS, measuredMs: MEASURED_MS, rows, neighbours, idle }, null, 2)}\n`);
-  const tables = [...(rows.length > 0 ? [comparison(rows)] : []), ...(neighbours === null ? [] : [neighboursTable(neighbours)]), ...(idle === null ? [] : [idleTable(idle)])];
+  if (json) return void process.stdout.write(`${JSON.stringify({ machine: machine(), rounds: ROUNDS, measuredMs: MEASURED_MS, rows, neighbours, calls, idle }, null, 2)}\n`);
+  const tables = [...(rows.length > 0 ? [comparison(rows)] : []), ...(neighbours === null ? [] : [neighboursTable(neighbours)]), ...(calls === null ? [] : [callsTable(calls)]), ...(idle === null ? [] : [idleTable(idle)])];
   process.stdout.write(`${machine()}\n${tables.join('\n')}`);
 }
 

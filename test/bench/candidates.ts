@@ -11,7 +11,8 @@ import hello from '../../plugins/hello/plugin.js';
 import items from '../../plugins/items/plugin.js';
 import freight from './plugins/freight/plugin.js';
 import slow from './plugins/slow/plugin.js';
-import { NAIVE, startCandidate } from './servers.js';
+import { comlinkCaller, httpCaller, isProvider, provide } from './callers.js';
+import { CALLERS, NAIVE, startCandidate } from './servers.js';
 
 const HELLO = '/plugins/hello';
 const SELF = fileURLToPath(import.meta.url);
@@ -24,11 +25,12 @@ interface Reply { readonly id: number; readonly statusCode: number; readonly hea
 /** The plugins' own routes in one Fastify, with a pool of the size that items has. */
 async function inProcess(databaseUrl: string): Promise<FastifyInstance> {
   const db = new pg.Pool({ connectionString: databaseUrl, max: items.limits!.connections!, options: '-c search_path=plugin_items' });
-  const context = { db, services: { provide() {} } } as unknown as PluginContext;
+  const context = { db } as unknown as PluginContext;
   const plugins = [[HELLO, hello], ['/plugins/freight', freight], ['/plugins/slow', slow], ...(databaseUrl === '' ? [] : [['/items', items] as const])] as const;
   const app = fastify({ bodyLimit: 2 ** 21 });
   app.decorateRequest('mount', '/items');
   for (const [prefix, plugin] of plugins) {
+    if (typeof plugin.services === 'function') plugin.services(context);
     await plugin.init?.(context);
     await app.register(async (scope) => plugin.routes?.(scope as unknown as PluginApp, context), { prefix });
   }
@@ -87,11 +89,15 @@ async function plugin(): Promise<FastifyInstance> {
 }
 
 async function serve(role: string, databaseUrl: string): Promise<void> {
-  const app = await (role === NAIVE[0] ? perMessage() : role === NAIVE[1] ? perTask() : role === NAIVE[2] ? behindProxy() : inProcess(databaseUrl));
+  const starts: Readonly<Record<string, () => FastifyInstance | Promise<FastifyInstance>>> = {
+    [NAIVE[0]]: perMessage, [NAIVE[1]]: perTask, [NAIVE[2]]: behindProxy, [CALLERS[0]]: () => comlinkCaller(SELF), [CALLERS[1]]: () => httpCaller(SELF), 'in-process': () => inProcess(databaseUrl),
+  };
+  const app = await starts[role]!();
   await app.listen({ host: '127.0.0.1', port: 0 });
   process.send!(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}`);
   process.once('disconnect', () => process.exit());
 }
 
 if (workerData === ANSWERS) parentPort!.on('message', (question: Question) => void answer(question).then((reply) => parentPort!.postMessage(reply)));
+else if (isProvider(workerData)) await provide(workerData, (port) => parentPort!.postMessage(port));
 else if (process.argv[2] === 'serve') await serve(process.argv[3]!, process.argv[4]!);

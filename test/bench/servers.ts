@@ -39,8 +39,11 @@ export async function startKernel(environment: Readonly<Record<string, string>>)
 /** Ways to isolate a plugin that are quickly built. */
 export const NAIVE = ['one postMessage per request', 'piscina.run per request', 'child process behind @fastify/http-proxy'] as const;
 
+/** Ways to call another thread. */
+export const CALLERS = ['comlink', 'HTTP on loopback'] as const;
+
 /** Starts a candidate other than the kernel. Without a database it has no plugins that want one. */
-export async function startCandidate(role: 'in-process' | (typeof NAIVE)[number], databaseUrl: string): Promise<Server> {
+export async function startCandidate(role: 'in-process' | (typeof NAIVE)[number] | (typeof CALLERS)[number], databaseUrl: string): Promise<Server> {
   const child = fork(join(findRoot(), 'dist/bench/candidates.js'), ['serve', role, databaseUrl]);
   const [url] = (await once(child, 'message')) as [string];
   return { url, process: child, pid: child.pid! };
