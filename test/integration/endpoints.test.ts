@@ -180,7 +180,7 @@ t.test('endpoints', async (t) => {
     t.strictSame((await kernel.status('broken')).mounts, ['/plugins/broken'], 'what failed to load answers there with why');
     const items = await kernel.status('items');
     t.strictSame(items.routes.map(({ method, url }) => `${method} ${url}`).sort(), ['DELETE /:id', 'GET /', 'GET /:id', 'POST /', 'PUT /:id']);
-    t.strictSame(items.services, ['items.service']);
+    t.strictSame(items.services, ['items.service', 'items.count']);
   });
 
   t.test('a plugin answers with and without the slash after its name', async (t) => {
