@@ -84,7 +84,8 @@ function serviceNameProblems(field: string, name: string): string[] {
 export function readContracts(claimed: unknown): ServiceContracts {
   const problem = (typeof claimed !== 'object' || claimed === null ? ['its services are no object'] : Object.keys(claimed).flatMap((name) => serviceNameProblems('`services`', name)))[0];
   if (problem !== undefined) throw new TypeError(problem);
-  // This way nothing of it can be shared, cyclic or a getter.
+  // A small graph whose parts are shared can be an endless text.
+  if (!isSmall(claimed, { left: SERVICE_CONTRACTS_MAX_CHARACTERS })) throw new RangeError(`the contracts of its services have more than ${SERVICE_CONTRACTS_MAX_CHARACTERS} parts`);
   const text = JSON.stringify(claimed);
   if (text.length > SERVICE_CONTRACTS_MAX_CHARACTERS) throw new RangeError(`the contracts of its services have ${text.length} characters, and ${SERVICE_CONTRACTS_MAX_CHARACTERS} are allowed`);
   const contracts = JSON.parse(text) as Record<string, Record<string, Partial<MethodContract>>>;
@@ -93,6 +94,12 @@ export function readContracts(claimed: unknown): ServiceContracts {
     if (typeof contract !== 'object' || contract === null || !Object.values(contract).every(isMethodContract)) throw new TypeError(`the contract of its service "${name}" is none`);
   }
   return contracts as ServiceContracts;
+}
+
+/** Whether it has no more parts than these, each counted wherever it occurs; what is cyclic has more. */
+function isSmall(value: unknown, parts: { left: number }): boolean {
+  if ((parts.left -= 1) < 0) return false;
+  return typeof value !== 'object' || value === null || Object.values(value).every((part) => isSmall(part, parts));
 }
 
 function isMethodContract(method: Partial<MethodContract> | null): boolean {

@@ -49,3 +49,5 @@ export const EVENTS_OWNED_RENEWAL_MS = 1_500;
 export const DEAD_LETTERS_MAX = 1_000;
 /** Dead letters that an operator is shown, and that are tried again at one time. */
 export const DEAD_LETTERS_SHOWN_MAX = 100;
+/** How often a durable subscriber looks for events that nobody has told of: a glance at an index, and late by no more than a human would wait. */
+export const EVENTS_LOOK_INTERVAL_MS = 5_000;

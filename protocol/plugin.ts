@@ -9,7 +9,7 @@ import { interceptorManifests, interceptorProblems, type Interceptor, type Inter
 import { permissionProblems, type Permission } from './permissions.js';
 import { needProblems, offerProblems, readContracts, type ServiceContracts } from './contracts.js';
 import type { Events } from './events.js';
-import type { OfferedServices, ServiceName, Services } from './services.js';
+import type { OfferedServices, PluginServiceName, Services } from './services.js';
 import { readTopics, topicsProblems, type TopicDeclaration } from './topics.js';
 
 /** The Fastify instance of a plugin, typed so that handlers know the TypeBox schemas of their route. */
@@ -59,9 +59,9 @@ export interface PluginDefinition {
   /** What other plugins may do with its tables. They find them in its schema: `SELECT ... FROM plugin_items.items`. */
   readonly grants?: readonly Grant[];
   /** Services of other plugins that it cannot do without: it starts when their providers run, and is `degraded` while one is down. */
-  readonly requires?: readonly ServiceName[];
+  readonly requires?: readonly PluginServiceName[];
   /** Services that it uses when they are there. */
-  readonly optional?: readonly ServiceName[];
+  readonly optional?: readonly PluginServiceName[];
   /** What it offers to other plugins while it runs, by name. A function is called before `init`, and does no work yet. */
   readonly services?: OfferedServices | ((ctx: PluginContext) => OfferedServices);
   /** Topics that it publishes, as far as there is something to say of them: `{ 'order.placed': { durable: true } }`. */

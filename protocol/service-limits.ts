@@ -16,6 +16,10 @@ export const SERVICE_SWEEP_INTERVAL_MS = 50;
 export const SERVICE_CALL_ATTEMPTS_MAX = 3;
 /** How long a plugin that stops may finish calls of others: with its own `stop()` within STOP_TIMEOUT_MS. */
 export const SERVICES_DRAIN_TIMEOUT_MS = 2_000;
+/** How long a plugin waits for the providers that it requires and that are on their way: longer than the hooks of one may take. */
+export const DEPENDENCY_WAIT_MS = 30_000;
+/** How long a stream may be left unread: a slow reader takes seconds for a value, and one that has forgotten it for ever. */
+export const SERVICE_STREAM_IDLE_TIMEOUT_MS = 60_000;
 /** Values of one stream that may be under way without the consumer's consent: enough for a batch while the last one is read. */
 export const SERVICE_STREAM_VALUES_MAX = 64;
 /** Direct ports that one plugin may be waiting for at one time: one for each service it may know. */

@@ -5,6 +5,7 @@ import { Channel } from '../../protocol/channel.js';
 import { ITSELF, methodsOf } from '../../protocol/contracts.js';
 import { toPlainError } from '../../protocol/errors.js';
 import { movedWith } from '../../protocol/marks.js';
+import { SERVICE_CALLS_MAX_PENDING } from '../../protocol/service-limits.js';
 import type { ContractCheck } from './contract-checks.js';
 import type { Task, Tasks } from './task.js';
 import { isStream, OutgoingStream } from './value-streams.js';
@@ -64,8 +65,8 @@ export class Provision {
         // The other end is another plugin's, and may send anything.
         if (!Number.isSafeInteger(frame.id)) return;
         switch (frame.kind) {
-          case 'call': return calls.has(frame.id) ? undefined : this.#run(name, frame, channel, calls);
-          case 'credit': return calls.get(frame.id)?.stream?.grant(frame.values);
+          case 'call': return calls.has(frame.id) || calls.size >= SERVICE_CALLS_MAX_PENDING || !isCall(frame) ? undefined : this.#run(name, frame, channel, calls);
+          case 'credit': return Number.isSafeInteger(frame.values) ? calls.get(frame.id)?.stream?.grant(frame.values) : undefined;
           case 'cancel': return giveUp(calls.get(frame.id), 'nobody waits for its result any more');
         }
       },
@@ -88,7 +89,7 @@ export class Provision {
 
   #run(name: string, frame: CallFrame, channel: ProviderChannel, calls: Map<number, RunningCall>): void {
     const { id } = frame;
-    const call: RunningCall = { task: this.#tasks.begin(Number(frame.remainingMs)), stream: null };
+    const call: RunningCall = { task: this.#tasks.begin(frame.remainingMs), stream: null };
     calls.set(id, call);
     this.#running += 1;
     const over = (answer: ProviderFrame | null, moved?: readonly ArrayBuffer[]): void => {
@@ -118,13 +119,16 @@ export class Provision {
   async #invoke(name: string, { method, args, signals }: CallFrame, task: Task | null, check: ContractCheck | undefined): Promise<unknown> {
     const { service, methods } = this.#services.get(name)!;
     const call = methods.get(method);
-    if (call === undefined) throw new TypeError(method === ITSELF ? 'the service is an object; call one of its methods' : `the service has no method "${String(method)}"`);
+    if (call === undefined) throw new TypeError(method === ITSELF ? 'the service is an object; call one of its methods' : `the service has no method "${method}"`);
     const given = [...args];
     for (const place of signals ?? []) given[place] = signalOf(task);
     check?.args(given);
     return call.apply(service, given);
   }
 }
+
+/** What is none is not answered: no host has sent it. */
+const isCall = ({ method, args, signals, remainingMs }: CallFrame): boolean => typeof method === 'string' && Array.isArray(args) && (signals === null || Array.isArray(signals)) && typeof remainingMs === 'number';
 
 function giveUp(call: RunningCall | undefined, why: string): void {
   call?.task?.cancel(`the call was given up: ${why}`);

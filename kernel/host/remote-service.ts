@@ -2,9 +2,10 @@
 import type { MessagePort } from 'node:worker_threads';
 import { Channel } from '../../protocol/channel.js';
 import type { CallFrame, ConsumerFrame, ProviderFrame } from '../../protocol/call-frames.js';
-import { BulkheadError, toPlainError, type PlainError } from '../../protocol/errors.js';
-import { SERVICE_CALLS_MAX_PENDING, SERVICE_CALL_ATTEMPTS_MAX, SERVICE_CALL_TIMEOUT_MS, SERVICE_SWEEP_INTERVAL_MS } from '../../protocol/service-limits.js';
+import { BulkheadError, toPlainError } from '../../protocol/errors.js';
+import { SERVICE_CALLS_MAX_PENDING, SERVICE_CALL_ATTEMPTS_MAX, SERVICE_CALL_TIMEOUT_MS, SERVICE_STREAM_IDLE_TIMEOUT_MS, SERVICE_SWEEP_INTERVAL_MS } from '../../protocol/service-limits.js';
 import { movedWith } from '../../protocol/marks.js';
+import { revive } from './revive.js';
 import type { Tasks } from './task.js';
 import { IncomingStream } from './value-streams.js';
 
@@ -46,7 +47,11 @@ interface Line {
 }
 
 /** A stream can be iterated at once, without awaiting the call. */
-class ServiceCall extends Promise<unknown> {
+export class ServiceCall extends Promise<unknown> {
+  static of(result: Promise<unknown>): ServiceCall {
+    return new ServiceCall((resolve) => resolve(result));
+  }
+
   static override get [Symbol.species](): PromiseConstructor {
     return Promise;
   }
@@ -78,7 +83,7 @@ export class RemoteService {
   }
 
   call(method: string, given: readonly unknown[]): Promise<unknown> {
-    if (this.#pending.size >= SERVICE_CALLS_MAX_PENDING) return Promise.reject(this.#unavailable(`${SERVICE_CALLS_MAX_PENDING} calls are pending`));
+    if (this.#pending.size >= SERVICE_CALLS_MAX_PENDING) return ServiceCall.of(Promise.reject(this.#unavailable(`${SERVICE_CALLS_MAX_PENDING} calls are pending`)));
     return new ServiceCall((resolve, reject) => {
       const id = ++this.#lastId;
       const task = this.#tasks.current;
@@ -111,7 +116,10 @@ export class RemoteService {
     const { id } = call.frame;
     if (this.#pending.get(id) !== call) return; // given up already
     // It closed while this call was on its way here.
-    if (line.channel.closed) return this.#dispatch(call);
+    if (line.channel.closed) {
+      if (this.#line === line) this.#line = null;
+      return this.#dispatch(call);
+    }
     call.line = line;
     line.calls += 1;
     line.channel.send({ ...call.frame, remainingMs: Math.min(call.deadline, call.wanted) - performance.now() }, call.moved.length > 0 ? call.moved : undefined);
@@ -153,7 +161,9 @@ export class RemoteService {
     const call = this.#pending.get(frame.id);
     if (call?.line !== line) return;
     switch (frame.kind) {
-      case 'result': return this.#settle(frame.id)!.resolve(frame.value);
+      case 'result':
+        call.stream?.end(null);
+        return this.#settle(frame.id)!.resolve(frame.value);
       case 'stream': return this.#begin(call);
       case 'value': return call.stream?.push(frame.value);
       case 'end':
@@ -168,9 +178,9 @@ export class RemoteService {
     call.stream = new IncomingStream({
       credit: (values) => void call.line?.channel.send({ kind: 'credit', id, values }),
       close: () => this.#giveUp(id, new Error('nobody reads it any more')),
-      onWait: (waits) => { call.deadline = waits ? performance.now() + SERVICE_CALL_TIMEOUT_MS : Infinity; },
+      onWait: (waits) => { call.deadline = performance.now() + (waits ? SERVICE_CALL_TIMEOUT_MS : SERVICE_STREAM_IDLE_TIMEOUT_MS); },
     });
-    call.deadline = Infinity;
+    call.deadline = performance.now() + SERVICE_STREAM_IDLE_TIMEOUT_MS;
     call.resolve(call.stream);
   }
 
@@ -245,8 +255,3 @@ function withoutSignals(given: readonly unknown[]): { readonly args: readonly un
 }
 
 const isSignal = (value: unknown): value is AbortSignal => value instanceof AbortSignal;
-
-/** An error as it was thrown on the other side, but for its class. */
-export function revive({ name, message, code, statusCode, cause }: PlainError): Error {
-  return Object.assign(new Error(message, cause === undefined ? undefined : { cause: revive(cause) }), { name, code, statusCode });
-}

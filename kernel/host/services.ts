@@ -7,7 +7,8 @@ import { SERVICES_DRAIN_TIMEOUT_MS } from '../../protocol/service-limits.js';
 import type { Services } from '../../protocol/services.js';
 import { compileChecks } from './contract-checks.js';
 import { Provision } from './provision.js';
-import { RemoteService, revive, type Opened } from './remote-service.js';
+import { RemoteService, ServiceCall, type Opened } from './remote-service.js';
+import { revive } from './revive.js';
 import type { Tasks } from './task.js';
 import type { Load } from './warm-up.js';
 
@@ -60,7 +61,7 @@ export class HostServices implements Services {
     const own = Object.hasOwn(this.#own, name) ? this.#own[name] as Record<string, AnyFunction> : undefined;
     if (own === undefined && !declared.has(name)) throw new BulkheadError('SERVICE_FORBIDDEN', { name: plugin, service: name });
     tasks.track();
-    if (fallback !== undefined) return handleOn(withFallback(name, this.#callOf(name), fallback)) as never;
+    if (fallback !== undefined && own === undefined) return handleOn(withFallback(name, this.#callOf(name), fallback)) as never;
     let handle = this.#handles.get(name);
     if (handle === undefined) {
       handle = handleOn(own === undefined ? this.#callOf(name) : async (method, args) => own[method]!(...args));
@@ -116,7 +117,7 @@ function handleOn(call: Call): object {
 
 /** Asks the fallback while there is no provider. */
 function withFallback(name: string, call: Call, fallback: object): Call {
-  return async (method, args) => {
+  const either = async (method: string, args: readonly unknown[]): Promise<unknown> => {
     try {
       return await call(method, args);
     } catch (error) {
@@ -127,5 +128,6 @@ function withFallback(name: string, call: Call, fallback: object): Call {
       return (instead as AnyFunction).apply(fallback, [...args]);
     }
   };
+  return (method, args) => ServiceCall.of(either(method, args));
 }
 

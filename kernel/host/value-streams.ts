@@ -106,7 +106,7 @@ export class OutgoingStream {
       }
     } catch (error) {
       this.#closed = true;
-      void this.#iterator.return?.().catch(() => {});
+      this.#return();
       throw error;
     }
   }
@@ -123,7 +123,12 @@ export class OutgoingStream {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    void this.#iterator.return?.()?.catch(() => {});
+    this.#return();
     this.#onCredit?.();
+  }
+
+  /** A plugin's own iterator may throw, or return anything. */
+  #return(): void {
+    void Promise.resolve().then(() => this.#iterator.return?.()).catch(() => {});
   }
 }

@@ -26,10 +26,11 @@ export class Enrolment {
     return { bundle, folder };
   }
 
-  /** Whether this can be entered. Throws `PLUGIN_CONFLICT` when a mount is another's, or when others would break and nobody insists. */
+  /** Whether this can be entered. Throws `PLUGIN_CONFLICT` when a mount or a service is another's, or when others would break and nobody insists. */
   check(manifest: PluginManifest, force: boolean): void {
     const taken = this.#context.mounts.taken(this.#life, manifest.mounts);
     if (taken !== undefined) throw new BulkheadError('PLUGIN_CONFLICT', { name: this.#name, reason: `the mount ${taken.prefix} belongs to plugin "${taken.owner.record.name}"` });
+    this.#context.dependencies.assertFree(this.#name, manifest.services);
     if (!force) this.#context.dependencies.assertKept(this.#name, manifest.services, this.#context.running());
   }
 

@@ -11,6 +11,9 @@ import type { PluginRecord } from './record.js';
 import { Tables } from './tables.js';
 import type { Workers } from './workers.js';
 
+/** What becomes of services that the plugin requires: it fails for want of them, it waits for those that are on their way, or it makes do without. */
+export type Needs = 'required' | 'awaited' | 'ignored';
+
 export class Launch {
   readonly #record: PluginRecord;
   readonly #context: LifecycleContext;
@@ -55,14 +58,14 @@ export class Launch {
     if (!this.#workers.prepared) this.#code = await this.#enrolment.bundle(entry, this.#code);
   }
 
-  /** To `mounted`. `patient`: it waits for the services that it needs, and fails for want of them; else it makes do without. `force`: also when others break. */
-  async boot(entry: CatalogEntry, cause: string, { patient, force }: { readonly patient: boolean; readonly force: boolean }): Promise<void> {
+  /** To `mounted`. `force`: also when others break. */
+  async boot(entry: CatalogEntry, cause: string, { needs, force }: { readonly needs: Needs; readonly force: boolean }): Promise<void> {
     const record = this.#record;
     const code = (this.#code ??= await this.#enrolment.bundle(entry, null));
     // Only the import takes turns with other plugins: a hook that waits must not keep others from coming back.
     const { compartment, manifest } = await this.#context.boots.run(() => this.#workers.import(code));
     this.#enrol(manifest, force);
-    if (patient) await this.#satisfied(compartment);
+    if (needs !== 'ignored') await this.#satisfied(compartment, needs === 'required');
     await this.#tables.prepare(code, manifest.grants, () => compartment.init());
     record.transition({ status: 'initialized', generation: record.generation }, cause);
     record.routes = await compartment.mount();
@@ -85,7 +88,11 @@ export class Launch {
       record.transition({ status: 'stopping', generation: first.number }, cause);
       const failures = await this.#workers.stop();
       record.transition({ status: 'stopped' }, [cause, ...new Set(failures.map(({ message }) => message))].join('; '));
-    } else if (record.is('failed', 'restarting', 'quarantined')) record.transition({ status: 'stopped' }, cause);
+      return;
+    }
+    // It has died while this verb prepared the next.
+    if (record.is('initialized', 'mounted', 'started', 'running')) record.transition({ status: 'failed', fault: { code: 'PLUGIN_CRASHED', message: record.deaths.at(-1)?.cause ?? 'its worker ended' } }, 'its worker ended');
+    if (record.is('failed', 'restarting', 'quarantined')) record.transition({ status: 'stopped' }, cause);
   }
 
   /** To `registered`, from `stopped`. */
@@ -103,9 +110,9 @@ export class Launch {
   }
 
   /** Its worker may die meanwhile, which is known at once. */
-  async #satisfied({ generation }: Compartment): Promise<void> {
+  async #satisfied({ generation }: Compartment, strict: boolean): Promise<void> {
     const { name } = this.#record;
-    await Promise.race([this.#context.dependencies.satisfied(name), generation.gone.then(() => { throw new Error('its worker ended while it waited for what it needs'); })]);
+    await Promise.race([this.#context.dependencies.satisfied(name, strict), generation.gone.then(() => { throw new Error('its worker ended while it waited for what it needs'); })]);
   }
 
   #enrol(manifest: PluginManifest, force: boolean): void {

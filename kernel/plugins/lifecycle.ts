@@ -6,7 +6,7 @@ import type { CatalogEntry } from './catalog.js';
 import { Enrolment } from './enrolment.js';
 import { faultOf, faultOfDeath, isExcuse, isPermanent, refusal, type StepCode } from './faults.js';
 import { Gate } from './gate.js';
-import { Launch } from './launch.js';
+import { Launch, type Needs } from './launch.js';
 import type { LifecycleContext, Verb } from './lifecycle-context.js';
 import { priorOf, type PriorLife } from './prior-life.js';
 import type { PluginRecord } from './record.js';
@@ -75,6 +75,7 @@ export class Lifecycle {
   }
 
   async #carryOut(verb: Verb, force: boolean): Promise<void> {
+    let needs: Needs;
     switch (verb) {
       case 'load':
         if (this.record.is('mounted', 'running')) return;
@@ -92,11 +93,13 @@ export class Lifecycle {
         this.#desired = 'stopped';
         return this.#stop('stop');
       case 'restart':
+        // It has run without what is missing, and does so again.
+        needs = this.record.is('running') ? 'awaited' : 'required';
         await this.#launch.rehearse(this.#entry, force);
         this.#desired = 'running';
         await this.#stop('restart', () => this.gate.wait()); // requests and calls that come meanwhile wait, as after a death
         this.#pardon();
-        await this.#load('restart', force);
+        await this.#load('restart', force, needs);
         return this.#start('restart');
       case 'unload':
         this.#desired = 'stopped';
@@ -114,26 +117,26 @@ export class Lifecycle {
     this.#desired = standing.status === 'mounted' || standing.status === 'running' ? standing.status : 'stopped';
     if (standing.status !== 'mounted' && standing.status !== 'running') return this.record.transition(standing, cause);
     this.#expect();
-    await this.#turns.run(() => this.#attend(() => this.#revive(cause, true)));
+    await this.#turns.run(() => this.#attend(() => this.#revive(cause, prior.generation === 0 ? 'required' : 'awaited')));
   }
 
   /** What it lacked may be there now. */
   wake(): void {
     const { record } = this;
-    const waits = (): boolean => record.fault?.code === 'DEPENDENCY_MISSING' && record.is('failed', 'quarantined') && this.missing.length === 0;
+    const waits = (): boolean => record.fault?.code.startsWith('DEPENDENCY_') === true && record.is('failed', 'quarantined') && this.missing.length === 0;
     if (!waits()) return;
     void this.#turns.run(() => this.#attend(async () => {
       if (!waits()) return; // an operator has come in between
       this.#expect();
-      await this.#revive('what it needs is there', true);
+      await this.#revive('what it needs is there', 'required');
     }));
   }
 
   /** From any state without a worker to `mounted`, from fresh code. */
-  #load(cause: string, force: boolean): Promise<void> {
+  #load(cause: string, force: boolean, needs: Needs = 'required'): Promise<void> {
     return this.#step('PLUGIN_LOAD_FAILED', async () => {
       await this.#launch.renew(this.#entry);
-      await this.#launch.boot(this.#entry, cause, { patient: true, force });
+      await this.#launch.boot(this.#entry, cause, { needs, force });
     });
   }
 
@@ -182,8 +185,8 @@ export class Lifecycle {
     if (!this.record.is('restarting')) return; // an operator has come in between
     this.record.restarts += 1;
     this.#expect();
-    // It has run already, and those that use it are better off with half of it.
-    await this.#revive('restart', false);
+    // Those that use it are better off with half of it now.
+    await this.#revive('restart', 'ignored');
   }
 
   /** Requests wait for a plugin that is back soon, when they are to be served at all. */
@@ -199,9 +202,9 @@ export class Lifecycle {
   }
 
   /** To where the operator wanted it last. A failure is a setback like a death, unless its cause lies elsewhere and passes. */
-  async #revive(cause: string, patient: boolean): Promise<void> {
+  async #revive(cause: string, needs: Needs): Promise<void> {
     try {
-      await this.#launch.boot(this.#entry, cause, { patient, force: true });
+      await this.#launch.boot(this.#entry, cause, { needs, force: true });
       if (this.#desired === 'running') await this.#launch.run(cause);
     } catch (thrown) {
       const error = await this.#launch.discard('PLUGIN_START_FAILED', thrown);

@@ -24,12 +24,16 @@ export class Claims {
     return [...this.#claims].flatMap(([service, claim]) => (claim.plugin === plugin ? [service] : []));
   }
 
-  /** From now on these and no others are the plugin's, until it is forgotten. Throws `PLUGIN_CONFLICT` when one is another's. */
-  claim(plugin: string, contracts: ServiceContracts): void {
+  /** Throws `PLUGIN_CONFLICT` when one of these services is another's. */
+  assertFree(plugin: string, contracts: ServiceContracts): void {
     for (const service of Object.keys(contracts)) {
       const owner = this.ownerOf(service) ?? plugin;
       if (owner !== plugin) throw new BulkheadError('PLUGIN_CONFLICT', { name: plugin, reason: `the service "${service}" is provided by plugin "${owner}" already` });
     }
+  }
+
+  /** From now on these and no others are the plugin's, until it is forgotten. They must be free. */
+  claim(plugin: string, contracts: ServiceContracts): void {
     this.forget(plugin);
     for (const [service, contract] of Object.entries(contracts)) this.#claims.set(service, { plugin, contract });
   }

@@ -1,7 +1,7 @@
 // Who needs whose services: in which order plugins start and stop, who waits for whom, and what is missing. Must not know workers or ports.
 import { BulkheadError } from '../../protocol/errors.js';
 import type { PluginManifest } from '../../protocol/plugin.js';
-import { COMPATIBILITY_STEPS_MAX } from '../../protocol/service-limits.js';
+import { COMPATIBILITY_STEPS_MAX, DEPENDENCY_WAIT_MS } from '../../protocol/service-limits.js';
 import { breaches } from '../contracts/compatibility.js';
 import { Steps } from '../contracts/schema-cases.js';
 import type { ServiceRegistry } from './registry.js';
@@ -24,7 +24,7 @@ export class Dependencies {
     this.#arriving.add(plugin);
   }
 
-  /** What the plugin's code needs and provides. Throws `PLUGIN_CONFLICT` when a service is another's. */
+  /** What the plugin's code needs and provides. No service may be another's. */
   claim(plugin: string, { requires, optional, services }: Needs): void {
     this.#services.claims.claim(plugin, services);
     this.#needs.set(plugin, { requires, optional, services });
@@ -55,20 +55,27 @@ export class Dependencies {
 
   /**
    * Resolves when all that it requires is provided, and when what it would like to have is, if that is on its way: so plugins start in levels, those of a level side by side.
-   * Throws `DEPENDENCY_CYCLE` or `DEPENDENCY_MISSING`. Every wait ends, because a provider that is on its way arrives or fails.
+   * Throws `DEPENDENCY_CYCLE`, and when it is `strict` `DEPENDENCY_MISSING`; else it does without what is not on its way. A provider that is so for longer than DEPENDENCY_WAIT_MS counts as missing.
    */
-  async satisfied(plugin: string): Promise<void> {
+  async satisfied(plugin: string, strict: boolean): Promise<void> {
+    const until = performance.now() + DEPENDENCY_WAIT_MS;
     for (;;) {
+      const late = performance.now() >= until;
       const { requires, optional } = this.#needs.get(plugin)!;
       const cycle = this.#path(plugin, plugin, ({ requires: needed }) => needed);
       if (cycle !== null) throw new BulkheadError('DEPENDENCY_CYCLE', { name: plugin, path: cycle });
       const lacking = requires.filter((service) => !this.#services.has(service));
-      const lost = lacking.filter((service) => !this.#comes(service));
-      if (lost.length > 0) throw new BulkheadError('DEPENDENCY_MISSING', { name: plugin, services: lost.map((service) => this.#describe(service)) });
-      const wished = optional.filter((service) => !this.#services.has(service) && this.#comes(service) && !this.#waitsFor(service, plugin));
-      if (lacking.length === 0 && wished.length === 0) return;
-      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+      const lost = lacking.filter((service) => late || !this.#comes(service));
+      if (lost.length > 0 && strict) throw new BulkheadError('DEPENDENCY_MISSING', { name: plugin, services: lost.map((service) => this.#describe(service)) });
+      const wished = optional.filter((service) => !late && !this.#services.has(service) && this.#comes(service) && !this.#waitsFor(service, plugin));
+      if (lacking.length === lost.length && wished.length === 0) return;
+      await this.#change(until);
     }
+  }
+
+  /** Throws `PLUGIN_CONFLICT` when a service is another's. */
+  assertFree(plugin: string, services: PluginManifest['services']): void {
+    this.#services.claims.assertFree(plugin, services);
   }
 
   /** Throws `PLUGIN_CONFLICT` when plugins of `running` use what these services would not be any more. */
@@ -79,7 +86,7 @@ export class Dependencies {
       if (broken.length === 0) continue;
       const consumers = running.filter((other) => other !== plugin && this.#uses(other, service));
       if (consumers.length === 0) continue;
-      const reason = `its new code would break ${consumers.map((name) => `"${name}"`).join(', ')}, which use${consumers.length === 1 ? 's' : ''} the service "${service}": ${broken.join('; ')}. Nothing was changed; to load it all the same, repeat with ?force=true`;
+      const reason = `its new code would break ${consumers.map((name) => `"${name}"`).join(', ')}, which use${consumers.length === 1 ? 's' : ''} the service "${service}": ${broken.join('; ')}. To load it all the same, repeat with ?force=true`;
       throw new BulkheadError('PLUGIN_CONFLICT', { name: plugin, reason });
     }
   }
@@ -88,6 +95,17 @@ export class Dependencies {
   dependsOn(consumer: string, provider: string): boolean {
     const needs = this.#needs.get(consumer);
     return needs !== undefined && [...needs.requires, ...needs.optional].some((service) => this.#services.claims.ownerOf(service) === provider);
+  }
+
+  /** Resolves when some plugin is up or down, and at that time of `performance.now()` at the latest. */
+  #change(until: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, Math.max(1, until - performance.now()));
+      this.#waiters.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 
   #uses(plugin: string, service: string): boolean {

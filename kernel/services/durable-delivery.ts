@@ -1,5 +1,6 @@
 // Brings the stored events of one durable subscription to the workers of its plugin, each until it is handled or given up. Must not know how events are stored or published.
 import type { Logger } from 'pino';
+import { ownedBytes } from '../../protocol/flow.js';
 import { EVENT_HANDLER_TIMEOUT_MS, EVENT_KEYS_HELD_MAX, EVENTS_IN_HAND_MAX, EVENTS_OWNED_MS, EVENTS_OWNED_RENEWAL_MS } from '../../protocol/event-limits.js';
 import { backOffMs } from '../back-off.js';
 import type { EventStore, WaitingEvent } from '../database/event-store.js';
@@ -197,11 +198,17 @@ export class DurableDelivery {
     if (!this.#more || this.#paused || this.#crew.size === 0 || this.#lanes.size > EVENTS_IN_HAND_MAX / 2 || this.#lanes.held >= EVENT_KEYS_HELD_MAX) return;
     this.#more = false;
     const limit = EVENTS_IN_HAND_MAX - this.#lanes.size;
+    const { epoch } = this.#lanes;
     const { events, keys } = this.#lanes.except;
     const waiting = await this.#options.store.waiting(id, this.#options.owner, { events: [...events, ...this.#done], keys }, limit);
     // Another kernel has it, and may end.
     if (waiting === null) return this.#lookLater(EVENTS_OWNED_MS);
     if (this.#crew.size === 0) return;
+    // What has failed meanwhile was not asked for, and what follows it must not overtake it.
+    if (epoch !== this.#lanes.epoch) {
+      this.#more = this.#again = true;
+      return;
+    }
     for (const event of waiting) {
       // What waits behind an older one of its key is due when that is done.
       if (event.dueInMs > 0 && !this.#lanes.has(event)) this.#hold(event, event.dueInMs);
@@ -228,7 +235,9 @@ export class DurableDelivery {
 
   #give(party: EventParty, event: WaitingEvent, suspect: boolean): void {
     const ref = this.#options.nextRef();
-    const { topic, publisher, payload, at, event: id, key, attempts } = event;
+    const { topic, publisher, at, event: id, key, attempts } = event;
+    // What comes from the database lies in memory that is the kernel's.
+    const payload = ownedBytes(event.payload);
     const sent = party.send({ kind: 'durable-event', ref, pattern: this.pattern, topic, publisher, payload, at, id, key, attempt: attempts + 1 });
     // Its end will soon be known.
     if (!sent) return void this.retire(party);

@@ -1,7 +1,7 @@
 // Durable events of all plugins: records subscriptions, stores what is published in its order, wakes those who deliver it. Must not know workers' frames or handlers.
 import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
-import { DURABLE_SUBSCRIPTIONS_MAX, EVENTS_STORED_AT_ONCE_MAX, EVENTS_STORED_AT_ONCE_MAX_BYTES } from '../../protocol/event-limits.js';
+import { DURABLE_SUBSCRIPTIONS_MAX, EVENTS_LOOK_INTERVAL_MS, EVENTS_STORED_AT_ONCE_MAX, EVENTS_STORED_AT_ONCE_MAX_BYTES } from '../../protocol/event-limits.js';
 import { BulkheadError } from '../../protocol/errors.js';
 import { backOffMs } from '../back-off.js';
 import { EventStore, storeError, type DeadLetter, type NewEvent } from '../database/event-store.js';
@@ -39,10 +39,13 @@ export class DurableEvents {
   #paused = false;
   #closed = false;
   readonly #endWatch: () => void;
+  readonly #look: NodeJS.Timeout;
 
   constructor(options: DurableEventsOptions) {
     this.#options = options;
     this.#store = new EventStore(options.database);
+    // Of what another kernel has stored nobody tells, nor of what was stored though the answer never came.
+    this.#look = setInterval(() => { for (const delivery of this.#deliveries.values()) delivery.look(); }, EVENTS_LOOK_INTERVAL_MS).unref();
     this.#endWatch = options.database.onBack(() => {
       if (this.#unrecorded.size > 0) this.#wake();
       for (const delivery of this.#deliveries.values()) delivery.look();
@@ -72,6 +75,7 @@ export class DurableEvents {
 
   /** Removes the subscription of the whole plugin, and what waits for it. */
   forget(plugin: string, pattern: string): Promise<void> {
+    if (this.#forgets.filter((order) => order.plugin === plugin).length >= DURABLE_SUBSCRIPTIONS_MAX) return Promise.reject(new BulkheadError('DATABASE_BUSY', { reason: `${DURABLE_SUBSCRIPTIONS_MAX} subscriptions of this plugin are being forgotten already` }, { retryAfterSeconds: 1 }));
     const delivery = this.#deliveries.get(nameOf(plugin, pattern));
     if (delivery !== undefined) this.#unrecorded.delete(delivery);
     this.#deliveries.delete(nameOf(plugin, pattern));
@@ -120,6 +124,7 @@ export class DurableEvents {
   async close(): Promise<void> {
     this.pause();
     this.#endWatch();
+    clearInterval(this.#look);
     await this.#working;
     this.#closed = true;
     const deliveries = [...this.#deliveries.values()];
@@ -157,7 +162,7 @@ export class DurableEvents {
     await Promise.resolve(); // what comes in this turn goes together
     try {
       while (this.#hasWork) {
-        await this.#forgetSome();
+        await this.#forgetOne();
         for (const delivery of [...this.#unrecorded]) await this.#record(delivery);
         await this.#storeSome();
       }
@@ -169,12 +174,12 @@ export class DurableEvents {
     }
   }
 
-  async #forgetSome(): Promise<void> {
-    for (let [order] = this.#forgets; order !== undefined; [order] = this.#forgets) {
-      await this.#store.forget(order.plugin, order.pattern);
-      this.#forgets.shift();
-      order.resolve();
-    }
+  async #forgetOne(): Promise<void> {
+    const [order] = this.#forgets;
+    if (order === undefined) return;
+    await this.#store.forget(order.plugin, order.pattern);
+    this.#forgets.shift();
+    order.resolve();
   }
 
   async #record(delivery: DurableDelivery): Promise<void> {

@@ -109,7 +109,8 @@ export class EventParty implements Hearer {
     if (isKernels(name)) throw new TypeError('it publishes what only the kernel publishes');
     // Shared memory could change after it was read here.
     if (!(payload instanceof Uint8Array) || !(payload.buffer instanceof ArrayBuffer)) throw new TypeError('it has something else where bytes belong');
-    if (payload.byteLength > EVENT_PAYLOAD_MAX_BYTES) throw new RangeError('its payload is too large');
+    // It is copied with all its memory for each that hears it.
+    if (payload.buffer.byteLength > EVENT_PAYLOAD_MAX_BYTES) throw new RangeError('its payload is too large');
     return { kind: 'event', topic: name, payload, publisher: this.plugin, at: Date.now() };
   }
 

@@ -15,6 +15,12 @@ export class Lanes {
   /** By the name of their lane, those that have failed and wait for another attempt. */
   readonly #held = new Map<string, WaitingEvent>();
   #size = 0;
+  #epoch = 0;
+
+  /** Changes when events are let go that have not been handled: what was looked for before that may follow one of them. */
+  get epoch(): number {
+    return this.#epoch;
+  }
 
   /** Events, without those that are held. */
   get size(): number {
@@ -87,6 +93,7 @@ export class Lanes {
   /** Neither it nor what follows it in its lane is handled for now. */
   hold(event: WaitingEvent): void {
     const name = nameOf(event);
+    this.#epoch += 1;
     this.#size -= this.#lanes.get(name)?.events.length ?? 0;
     this.#lanes.delete(name);
     this.#held.set(name, event);
@@ -94,11 +101,13 @@ export class Lanes {
 
   /** It can be added again. */
   release(event: WaitingEvent): void {
+    this.#epoch += 1;
     this.#held.delete(nameOf(event));
   }
 
   /** All but those that are being handled. */
   clear(): void {
+    this.#epoch += 1;
     for (const [name, lane] of [...this.#lanes]) {
       const kept = lane.busy ? 1 : 0;
       if (lane.events.length > kept) lane.refused = true;

@@ -68,6 +68,7 @@ export class ServiceRegistry {
       if (others.length === 0) this.#providers.delete(service);
       else this.#providers.set(service, others);
     }
+    for (const service of [...this.#wishes.keys()]) if (!this.has(service) && !this.isExpected(service)) this.#grant(service);
   }
 
   /** The generation is over: what it provided and what it waited for is gone. Its ports close with its thread. */
