@@ -238,7 +238,8 @@ t.test('a database that is away', async (t) => {
   await eventually('it is handled', 3_000, async () => handledOf(kernel).includes(1) || undefined);
 
   // While an event is under way, whose end cannot be recorded then.
-  await publish(kernel, [{ payload: { n: 2, ms: 300 }, key: 'a' }, { payload: { n: 3 }, key: 'a' }]);
+  await publish(kernel, [{ payload: { n: 2, ms: 600 }, key: 'a' }, { payload: { n: 3 }, key: 'a' }]);
+  await eventually('it is under way', 3_000, async () => heardOf(kernel).some(({ n }) => n === 2) || undefined);
   await proxy.cut();
   t.match(await publish(kernel, [{ payload: { n: 4 } }]), [{ code: 'DATABASE_UNAVAILABLE', statusCode: 503 }], 'what cannot be stored is refused');
   await eventually('the one under way is handled all the same', 3_000, async () => handledOf(kernel).includes(2) || undefined);
