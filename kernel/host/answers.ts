@@ -1,5 +1,6 @@
 // Questions of a host to the kernel, each by a number of its own, that wait for their answer. Must not know what was asked.
 import type { PlainError } from '../../protocol/errors.js';
+import { revive } from './revive.js';
 
 interface Question {
   resolve(): void;
@@ -23,8 +24,4 @@ export class Answers {
     if (error === null) question?.resolve();
     else question?.reject(revive(error));
   }
-}
-
-function revive({ name, message, code, statusCode }: PlainError): Error {
-  return Object.assign(new Error(message), { name, code, statusCode });
 }

@@ -61,19 +61,23 @@ export class ServiceRegistry {
     }
   }
 
-  /** The worker provides nothing more; calls that it has begun go on until its thread ends. */
+  /** The worker stops, and provides nothing more; calls that it has begun go on until its thread ends. */
   close(party: Party): void {
+    this.#remove(party);
+    for (const service of [...this.#wishes.keys()]) if (!this.has(service) && !this.isExpected(service)) this.#grant(service);
+  }
+
+  #remove(party: Party): void {
     for (const service of this.namesOf(party)) {
       const others = this.#providers.get(service)!.filter((provider) => provider !== party);
       if (others.length === 0) this.#providers.delete(service);
       else this.#providers.set(service, others);
     }
-    for (const service of [...this.#wishes.keys()]) if (!this.has(service) && !this.isExpected(service)) this.#grant(service);
   }
 
   /** The generation is over: what it provided and what it waited for is gone. Its ports close with its thread. */
   revoke(party: Party): void {
-    this.close(party);
+    this.#remove(party);
     for (const [service, wishes] of this.#wishes) this.#keep(service, wishes.filter(({ consumer }) => consumer !== party));
     for (const service of [...this.#wishes.keys()]) if (this.has(service)) this.#grant(service);
   }

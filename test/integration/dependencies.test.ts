@@ -33,7 +33,9 @@ async function boot(t: Test, specs: Readonly<Record<string, Spec>>, enabled = Ob
 
 const startOf = (kernel: TestKernel, name: string): { initialized: number; running: number } => {
   const at = (to: string): number => kernel.logLines.findIndex((line) => line['plugin'] === name && line['to'] === to);
-  return { initialized: at('initialized'), running: at('running') };
+  const [initialized, running] = [at('initialized'), at('running')];
+  if (initialized < 0 || running < 0) throw new Error(`${name} has not come so far`);
+  return { initialized, running };
 };
 
 t.test('plugins start in levels: each when those that it needs run', async (t) => {
@@ -53,7 +55,7 @@ t.test('plugins start in levels: each when those that it needs run', async (t) =
 
   await kernel.stop();
   const stopOf = (name: string): number => kernel.logLines.findIndex((line) => line['plugin'] === name && line['to'] === 'stopped');
-  for (const [earlier, later] of [['top', 'left'], ['top', 'right'], ['left', 'base'], ['right', 'base'], ['right', 'extra']] as const) t.ok(stopOf(earlier) < stopOf(later), `${earlier} stops before ${later}`);
+  for (const [earlier, later] of [['top', 'left'], ['top', 'right'], ['left', 'base'], ['right', 'base'], ['right', 'extra']] as const) t.ok(stopOf(earlier) >= 0 && stopOf(earlier) < stopOf(later), `${earlier} stops before ${later}`);
 });
 
 t.test('a circle is refused with its path, and those outside of it start', async (t) => {
@@ -69,6 +71,11 @@ t.test('a circle is refused with its path, and those outside of it start', async
   t.equal((await kernel.get('/plugins/self/self.ask')).text, 'self');
   const answer = await kernel.verb('start', 'egg');
   t.match([answer.status, answer.json.code], [409, 'DEPENDENCY_CYCLE']);
+
+  await kernel.rewrite('egg', {});
+  t.equal((await kernel.verb('start', 'egg')).status, 200);
+  await kernel.until('hen', 'running');
+  await kernel.until('nest', 'running'); // the others come by themselves when it is broken
 });
 
 t.test('who needs what nobody provides is refused, and wakes when somebody does', async (t) => {
@@ -96,10 +103,12 @@ t.test('a provider that goes down leaves who requires it degraded, and nobody de
   t.match(await kernel.status('user'), { status: 'running', degraded: ['maker.ask'] });
   t.match((await kernel.get('/health')).json, { status: 'ok', degraded: [{ plugin: 'user', missing: ['maker.ask'] }] });
   t.equal((await kernel.get('/plugins/user/maker.ask')).status, 503);
+  t.equal((await kernel.verb('restart', 'user')).status, 200, 'a restart brings it back as it was');
+  t.match(await kernel.status('user'), { status: 'running', degraded: ['maker.ask'] });
   await kernel.verb('start', 'maker');
   t.notOk('degraded' in (await kernel.get('/health')).json);
   t.equal((await kernel.get('/plugins/user/maker.ask')).text, 'maker', 'its handle works again');
-  t.equal((await kernel.status('user')).generation, generation, 'in the same worker');
+  t.equal((await kernel.status('user')).generation, generation + 1, 'in the same worker');
 });
 
 t.test('a contract that would break a running plugin is refused unless forced, and the old one goes on', async (t) => {
@@ -129,6 +138,14 @@ t.test('a contract that would break a running plugin is refused unless forced, a
   await kernel.rewrite('shop', { services: asks('name: Type.String()', 'price: Type.Number()'), version: '4.0.0' });
   await kernel.verb('stop', 'buyer');
   t.equal((await kernel.verb('restart', 'shop')).status, 200, 'who does not run cannot be broken');
+});
+
+t.test('a worker that dies while its restart is prepared does not take the restart along', async (t) => {
+  const kernel = await boot(t, { brittle: { init: `setTimeout(() => process.exit(1), 1_500);` } });
+  await kernel.rewrite('brittle', { version: '2.0.0', services: `(await new Promise((resolve) => setTimeout(resolve, 2_000)), { 'brittle.ask': async () => 'mended' })` });
+  const answer = await kernel.verb('restart', 'brittle');
+  t.equal(answer.status, 200, answer.text);
+  t.match(await kernel.status('brittle'), { status: 'running', version: '2.0.0', deaths: [{ cause: 'it called process.exit(1)' }] });
 });
 
 t.test('code that cannot be loaded leaves the plugin that is to be restarted with it running', async (t) => {

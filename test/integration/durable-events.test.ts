@@ -15,6 +15,7 @@ const SHOP = `export default { name: 'shop', version: '1.0.0', topics: { 'order.
       }
       return outcomes;
     });
+    app.post('/bytes', async () => { await events.publish('order.placed', { n: 0, bytes: new Uint8Array(3) }); return {}; });
     app.post('/at-once', async ({ body }) => { await Promise.all(body.map(({ payload, key }) => events.publish('order.placed', payload, { key }))); return {}; });
   } };`;
 
@@ -22,7 +23,7 @@ const SHOP = `export default { name: 'shop', version: '1.0.0', topics: { 'order.
 const books = (options = '{ durable: true, attempts: 3 }', more = '', pattern = 'order.**'): string => `export default { name: 'books', version: '1.0.0', ${more}
   init({ events, log }) {
     globalThis.end = events.subscribe('${pattern}', async (payload, event) => {
-      log.info({ n: payload.n, event }, 'heard');
+      log.info({ n: payload.n, event, ...(payload.bytes && { memory: payload.bytes.buffer.byteLength }) }, 'heard');
       if (payload.exit >= event.attempt) process.exit(3);
       if (payload.fail >= event.attempt) throw new Error('no room for ' + payload.n + String.fromCharCode(0));
       if (payload.hang >= event.attempt) await new Promise(() => {});
@@ -228,6 +229,13 @@ t.test('too many for one subscriber are refused, with its name', async (t) => {
   t.equal(await waiting(kernel), EVENTS_BACKLOG_MAX);
   await kernel.query('DELETE FROM bulkhead.event_deliveries WHERE event < 0');
   t.strictSame(await publish(kernel, events), ['stored', 'stored', 'stored'], 'until there is room');
+});
+
+t.test('a payload comes with memory of its own, and none of the kernel\'s', async (t) => {
+  const kernel = await board(t);
+  await kernel.request('POST', '/plugins/shop/bytes');
+  const { memory } = (await eventually('it is heard', 3_000, async () => heardOf(kernel)[0])) as unknown as { memory: number };
+  t.ok(memory > 0 && memory < 100, `its bytes lie among ${memory}`);
 });
 
 t.test('a database that is away', async (t) => {
