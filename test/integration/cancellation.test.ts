@@ -303,7 +303,9 @@ t.test('what a request has set going', { timeout: 240_000 }, async (t) => {
   });
 
   t.test('and none of it is an error in the log', async (t) => {
-    const errors = kernel.logLines.filter(({ level, plugin }) => ['warn', 'error', 'fatal'].includes(level as string) && plugin !== 'mortal');
+    // The server has a word of its own for connections that a killed worker leaves in the middle of a statement, when it sees their end before the cancellation.
+    const ofMortal = ({ plugin, msg }: Record<string, unknown>): boolean => plugin === 'mortal' || msg === 'postgres: FATAL:  connection to client lost';
+    const errors = kernel.logLines.filter((line) => ['warn', 'error', 'fatal'].includes(line['level'] as string) && !ofMortal(line));
     // A handler's own error, and a call that was not answered in time.
     t.strictSame(errors.filter(({ err }) => err?.message !== 'enough' && err?.code !== 'SERVICE_UNAVAILABLE'), []);
     t.ok(kernel.logLines.some(({ level, err }) => level === 'debug' && err?.code === 'ABORT_ERR'), 'who wants to know finds it at level debug');
