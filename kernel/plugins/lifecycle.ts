@@ -75,7 +75,6 @@ export class Lifecycle {
   }
 
   async #carryOut(verb: Verb, force: boolean): Promise<void> {
-    let needs: Needs;
     switch (verb) {
       case 'load':
         if (this.record.is('mounted', 'running')) return;
@@ -92,15 +91,16 @@ export class Lifecycle {
       case 'stop':
         this.#desired = 'stopped';
         return this.#stop('stop');
-      case 'restart':
+      case 'restart': {
         // It has run without what is missing, and does so again.
-        needs = this.record.is('running') ? 'awaited' : 'required';
+        const needs: Needs = this.record.is('running') ? 'awaited' : 'required';
         await this.#launch.rehearse(this.#entry, force);
         this.#desired = 'running';
         await this.#stop('restart', () => this.gate.wait()); // requests and calls that come meanwhile wait, as after a death
         this.#pardon();
         await this.#load('restart', force, needs);
         return this.#start('restart');
+      }
       case 'unload':
         this.#desired = 'stopped';
         await this.#stop('unload');

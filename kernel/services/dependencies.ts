@@ -6,7 +6,7 @@ import { breaches } from '../contracts/compatibility.js';
 import { Steps } from '../contracts/schema-cases.js';
 import type { ServiceRegistry } from './registry.js';
 
-type Needs = Pick<PluginManifest, 'requires' | 'optional' | 'services'>;
+type Needs = Pick<PluginManifest, 'requires' | 'optional'>;
 
 export class Dependencies {
   readonly #services: ServiceRegistry;
@@ -25,9 +25,9 @@ export class Dependencies {
   }
 
   /** What the plugin's code needs and provides. No service may be another's. */
-  claim(plugin: string, { requires, optional, services }: Needs): void {
+  claim(plugin: string, { requires, optional, services }: Needs & Pick<PluginManifest, 'services'>): void {
     this.#services.claims.claim(plugin, services);
-    this.#needs.set(plugin, { requires, optional, services });
+    this.#needs.set(plugin, { requires, optional });
     this.arrived(plugin);
   }
 

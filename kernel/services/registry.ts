@@ -64,6 +64,11 @@ export class ServiceRegistry {
   /** The worker stops, and provides nothing more; calls that it has begun go on until its thread ends. */
   close(party: Party): void {
     this.#remove(party);
+    this.#refuseLost();
+  }
+
+  /** Nobody who waits for what is not coming back is left without an answer. */
+  #refuseLost(): void {
     for (const service of [...this.#wishes.keys()]) if (!this.has(service) && !this.isExpected(service)) this.#grant(service);
   }
 
@@ -89,7 +94,7 @@ export class ServiceRegistry {
       return;
     }
     this.#expected.delete(plugin);
-    for (const service of [...this.#wishes.keys()]) if (!this.has(service) && !this.isExpected(service)) this.#grant(service);
+    this.#refuseLost();
   }
 
   /** Answers a consumer's wish for a port, at once or when the provider is back; the kernel is not on the path of the calls that follow. Throws beyond SERVICE_WISHES_MAX. */
